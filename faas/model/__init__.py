@@ -1,0 +1,1 @@
+"""Nouns of the platform: frozen values, no I/O, no clock."""

@@ -1,0 +1,67 @@
+"""A function's settings after validation: defaults filled in, every quantity an integer with its unit.
+
+What users write (``memory = "256MB"``) is parsed by ``faas.packaging.manifest``; this is what the platform
+stores and works with. ``Manifest.model_dump_json`` and ``model_validate_json`` are the stored form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Http(_Frozen):
+    """The HTTP trigger. It exists for every function; ``public`` decides whether a key is needed."""
+
+    public: bool = False
+    methods: tuple[str, ...] = ()  # empty = any
+    cors_origins: tuple[str, ...] = ()
+
+
+class QueueTrigger(_Frozen):
+    name: str
+    batch: int = 10
+    window_ms: int = 0
+    max_concurrency: int = 5
+    lease_ms: int | None = None  # None = 6 x timeout
+
+
+class CronTrigger(_Frozen):
+    schedule: str
+    timezone: str = "UTC"
+    payload: Any = None
+
+
+class Retry(_Frozen):
+    attempts: int = 3
+    max_age_ms: int = 6 * 3_600_000
+
+
+class Manifest(_Frozen):
+    name: str
+    entry: str = ""  # module inside the bundle, e.g. "hello"; "" until the bundle was looked at
+    handler: str = ""  # attribute of that module; "" = handler, else app, else main
+    runtime: str = "python"
+    requires_python: str = ">=3.11"
+    dependencies: tuple[str, ...] = ()
+    memory_mb: int = 128
+    timeout_ms: int = 30_000
+    concurrency: int = 1
+    min_instances: int = 0
+    max_instances: int = 100
+    network: Literal["none", "egress"] = "none"
+    keep_alive_ms: int | None = None  # None = auto
+    idempotency_ms: int = 24 * 3_600_000
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    retry: Retry = Retry()
+    on_success: str | None = None
+    on_failure: str | None = None
+    http: Http = Http()
+    queues: tuple[QueueTrigger, ...] = ()
+    crons: tuple[CronTrigger, ...] = ()
