@@ -70,7 +70,10 @@ class Registry(Protocol):
     """Functions, versions, bundles and locks. Raises ``NotFound``, ``Conflict``, ``StoreUnavailable``."""
 
     async def commit(self, version: FunctionVersion) -> bool:
-        """Make ``version`` the latest; it must be latest + 1, else ``Conflict``. True when the function is new."""
+        """Make ``version`` the latest; it must be ``next_version``, else ``Conflict``. True when the function is new."""
+
+    async def next_version(self, namespace: str, name: str) -> int:
+        """One more than the highest number this function ever had (deleting it does not reset that), at first 1."""
 
     async def latest(self, namespace: str, name: str) -> FunctionVersion | None: ...
 
@@ -123,12 +126,14 @@ class Entry:
     """What the journal keeps per attempt: the usage record and what else the invocation record shows.
 
     ``detail`` keys used: ``error`` (dict: code, error_type, message, traceback), ``exit``, ``trace_parent``.
-    ``sequence`` is given by the journal: 1, 2, 3... without a gap.
+    ``sequence`` is given by the journal: 1, 2, 3... without a gap; so is ``packed``, its form on disk, which the
+    ledger stores as it is (empty = not journalled, to be packed).
     """
 
     record: UsageRecord
     detail: dict[str, Any] = field(default_factory=dict)
     sequence: int = 0
+    packed: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class Ledger(Protocol):
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         """Add consecutive entries of one journal; those at or below the last sequence applied are ignored.
 
-        Returns the journal's last applied sequence; raises ``Conflict`` on a gap, ``StoreUnavailable`` when unreachable.
+        Returns the journal's last applied sequence. Raises ``Conflict`` on a gap, ``StoreUnavailable``.
         """
 
     async def last_sequence(self, journal_id: str) -> int: ...
@@ -153,7 +158,9 @@ class Ledger(Protocol):
     async def durable(self) -> bool:
         """Wait until everything applied so far is on the server's disk; False when the server cannot say."""
 
-    async def usage(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]: ...
+    async def usage(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> list[UsageRow]: ...
 
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]: ...
 
@@ -188,4 +195,6 @@ class LogSink(Protocol):
         self, namespace: str, function: str, since_ms: int, invocation_id: str = "", limit: int = 1000
     ) -> list[LogLine]: ...
 
-    def follow(self, namespace: str, function: str, since_ms: int, invocation_id: str = "") -> AsyncIterator[LogLine]: ...
+    def follow(
+        self, namespace: str, function: str, since_ms: int, invocation_id: str = ""
+    ) -> AsyncIterator[LogLine]: ...

@@ -159,3 +159,9 @@ class StoreUnavailable(FaasError):
     """Redis or Valkey does not answer."""
 
     code = "store-unavailable"
+
+
+class DependenciesUnavailable(FaasError):
+    """A function's packages cannot be had: the index does not answer, or serves other files than were locked."""
+
+    code = "dependencies-unavailable"

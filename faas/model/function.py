@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from pydantic import BaseModel, ConfigDict
 
 from faas.model.manifest import Manifest
@@ -24,7 +26,7 @@ class FunctionVersion(BaseModel):
     lock: str = ""
     created_at_ms: int = 0
 
-    @property
+    @cached_property
     def key(self) -> str:
         """``namespace/name@version``, unique over the platform."""
         return f"{self.namespace}/{self.name}@{self.version}"

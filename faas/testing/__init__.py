@@ -1,0 +1,1 @@
+"""The world the pool is simulated in, and builders for tests. Nothing here is used in production."""

@@ -1,0 +1,72 @@
+"""One connection from a process inside a sandbox: bytes to frames, frames to its session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from faas.wire import Connection, Frame, LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from faas.invoker.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class Channel(asyncio.Protocol):
+    """Speaks for one zygote or one instance. A frame that breaks the protocol closes the channel, nothing else."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.connection = Connection()
+        self.instance = ""  # "" for the zygote and for who has not said hello
+        self.reading = True
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.session.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        broken: RemoteProtocolError | None = None
+        try:
+            frames = self.connection.receive_data(data)
+        except RemoteProtocolError as error:
+            broken = error
+            frames = error.frames
+        for frame in frames:
+            self.session.received(self, frame)
+        if broken is not None:
+            log.warning("sandbox %s: closing a channel that broke the protocol: %s", self.session.id, broken)
+            self.session.broken(self, str(broken))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason does not matter
+        self._transport = None
+        self.connection.close()
+        self.session.disconnected(self)
+
+    def send(self, frame: Frame) -> None:
+        """Write a frame; on a channel that is gone or going it is dropped, its end is being handled already."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            self._transport.write(self.connection.send(frame))
+        except LocalProtocolError as error:
+            log.debug("sandbox %s: not sent: %s", self.session.id, error)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and self.reading and not self._transport.is_closing():
+            self.reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self.reading and not self._transport.is_closing():
+            self.reading = True
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,428 @@
+"""The invoker: the one owner of the pool, and the use case "invoke".
+
+Theory of operation. Everything runs on one event loop. ``apply`` hands an event to the pool and performs the commands
+it returns before the next event is taken, so the pool's books are never seen half-way. What takes time (booting,
+removing, fetching code) runs as a task and comes back as an event. A call is a future: it is resolved when its
+instance answered, its record is in the journal, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from faas.invoker.channel import Channel
+from faas.invoker.ids import new_sandbox_id
+from faas.invoker.perform import Performer
+from faas.invoker.run import Run, status_of
+from faas.invoker.session import Session
+from faas.invoker.streaming import ResponseStream
+from faas.invoker.view import describe, stats
+from faas.model.errors import (
+    FaasError,
+    FunctionFailed,
+    InstanceCrashed,
+    InvalidRequest,
+    NoCapacity,
+    StoreUnavailable,
+)
+from faas.model.function import FunctionVersion
+from faas.model.invocation import Call, Reply, Status
+from faas.model.usage import UsageRecord
+from faas.pool.entities import PoolConfig
+from faas.pool.messages import (
+    Cancel,
+    Dispatch,
+    Event,
+    Expired,
+    Fail,
+    Finished,
+    Flavour,
+    Forget,
+    FunctionSpec,
+    InitFailed,
+    Prepare,
+    Reject,
+    SandboxDown,
+    SandboxReady,
+    Submit,
+    Tick,
+)
+from faas.pool.pool import Pool
+from faas.ports import Clock, Engine, Entry, LogLine, LogSink
+from faas.wire import Chunk, Error, Log, Result, Stream
+
+log = logging.getLogger(__name__)
+
+TICK_BUSY_S = 0.01  # while calls wait
+TICK_IDLE_S = 0.25
+LOAD_LIMIT_S = 90.0
+
+
+class Attached(Protocol):
+    """Names, relative to the content store's root, of what a version needs."""
+
+    @property
+    def code(self) -> str: ...
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+
+class Content(Protocol):
+    """Brings a version's code and layers onto this node."""
+
+    async def attach(self, version: FunctionVersion) -> Attached: ...
+
+
+class Journal(Protocol):
+    def append(self, entry: Entry) -> int:
+        """Write the entry to the local journal; raises ``OSError`` when it can't be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvokerConfig:
+    node: str
+    socket_root: Path  # a directory of its own; socket paths must stay short (108 bytes)
+    pool: PoolConfig
+    keep_alive_ns: int = 600_000_000_000  # where a function says auto
+
+
+class Invoker:
+    """Runs calls on sandboxes that ``engine`` makes. ``observe`` sees every finished record once it is journalled."""
+
+    def __init__(
+        self,
+        config: InvokerConfig,
+        engine: Engine,
+        content: Content,
+        journal: Journal,
+        logs: LogSink,
+        clock: Clock,
+        observe: Callable[[UsageRecord], None] = lambda _record: None,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.content = content
+        self.pool = Pool(config.pool, new_sandbox_id)
+        self.sessions: dict[str, Session] = {}
+        self.versions: dict[str, FunctionVersion] = {}
+        self.runs: dict[str, Run] = {}
+        self._journal = journal
+        self._logs = logs
+        self._clock = clock
+        self._observe = observe
+        self._specs: dict[str, FunctionSpec] = {}
+        self._loads: dict[str, list[asyncio.Future[int]]] = {}
+        self._events: deque[Event] = deque()
+        self._applying = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._slow_tick = True
+        self._idle = asyncio.Event()
+        self._performer = Performer(self)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Ready the engine, drop what an earlier run left behind, begin keeping generic sandboxes."""
+        self.config.socket_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self.engine.start()
+        self.pool.flavours.setdefault(Flavour("python", "none"), 0)
+        self._tick()
+
+    async def close(self, drain_s: float) -> None:
+        """Refuse new calls, let running ones finish for ``drain_s``, then remove every sandbox."""
+        self.pool.shut_down()
+        if self.runs:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(drain_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                log.warning("%d calls were still running after %.0f s and are given up", len(self.runs), drain_s)
+        for run in list(self.runs.values()):
+            self.end(run, NoCapacity("the node shut down before the call finished; send it again"))
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for session in self.sessions.values():
+            session.close()
+        await self.engine.close()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the loop; what it raises is a bug and is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
+
+    # -- use cases --------------------------------------------------------------------------------------------------
+
+    async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
+        """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits."""
+        loop = asyncio.get_running_loop()
+        clock = self._clock
+        run = Run(call, version, loop.create_future(), clock.unix_ns(), clock.monotonic_ns())
+        self.runs[call.id] = run
+        self.apply(Submit(call.id, self._spec(version)))
+        try:
+            return await run.reply
+        except asyncio.CancelledError:
+            self._abandon(run)
+            raise
+
+    async def load(self, version: FunctionVersion) -> int:
+        """Have the version's module imported in a sandbox here; returns the time that took in ns.
+
+        Raises ``FunctionFailed`` with the traceback when it can't be imported or has no handler, ``InstanceCrashed``
+        or ``DeadlineExceeded`` when the import took its sandbox down or did not end, ``NoCapacity`` without room.
+        """
+        await self.content.attach(version)
+        spec = self._spec(version)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loads.setdefault(version.key, []).append(future)
+        self.apply(Prepare(spec))
+        try:
+            async with asyncio.timeout(LOAD_LIMIT_S):
+                return await future
+        except TimeoutError:
+            reason = self.pool.boots.reason or "the node's memory budget is used up"
+            raise NoCapacity(f"no sandbox to load {version.key} in: {reason}") from None
+
+    async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
+        """Let the sandboxes of every version but ``keep`` finish what they have, then go."""
+        for key, version in list(self.versions.items()):
+            if (version.namespace, version.name) == (namespace, name) and version.version != keep:
+                self.apply(Forget(key))
+
+    def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
+        return describe(self.pool, self.versions, namespace, name, self._clock.monotonic_ns())
+
+    def stats(self) -> dict[str, Any]:
+        return stats(self.pool)
+
+    def _spec(self, version: FunctionVersion) -> FunctionSpec:
+        key = version.key
+        spec = self._specs.get(key)
+        if spec is None or self.versions[key] is not version:
+            manifest = version.manifest
+            keep_ms = manifest.keep_alive_ms
+            spec = self._specs[key] = FunctionSpec(
+                key=key,
+                flavour=Flavour(manifest.runtime, manifest.network),
+                memory_mb=manifest.memory_mb,
+                max_instances=manifest.max_instances,
+                min_instances=manifest.min_instances,
+                concurrency=1,  # instances take one call at a time whatever the manifest allows
+                keep_alive_ns=self.config.keep_alive_ns if keep_ms is None else keep_ms * 1_000_000,
+            )
+            self.versions[key] = version
+        return spec
+
+    def _abandon(self, run: Run) -> None:
+        """The caller has gone: a waiting call ends here, a running one is finished and metered without it."""
+        call = run.call.id
+        if call in self.runs and not run.dispatched_ns:
+            self.apply(Cancel(call))
+            self.end(run, None, Status.REJECTED)
+
+    # -- the owner --------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Hand an event to the pool and perform what it commands; events that arise meanwhile wait their turn."""
+        if self._applying:
+            self._events.append(event)
+            return
+        self._applying = True
+        try:
+            self._step(event)
+            while self._events:
+                self._step(self._events.popleft())
+        finally:
+            self._applying = False
+
+    def _step(self, event: Event) -> None:
+        now = self._clock.monotonic_ns()
+        kind = type(event)
+        key = ""
+        if kind in (SandboxReady, InitFailed, SandboxDown):
+            key = self._bound_to(event.sandbox)  # type: ignore[union-attr]
+        commands = self.pool.step(event, now)
+        for command in commands:
+            if type(command) is Dispatch:
+                self._dispatch(command, now)
+            elif type(command) is Reject or type(command) is Fail:
+                run = self.runs.get(command.call)
+                if run is not None:
+                    self.end(run, command.error)
+            else:
+                self._performer.perform(command, now)
+        if key:
+            self._settle_loads(key, event, now)
+        if kind is SandboxDown:
+            self._performer.lost(event.sandbox)  # type: ignore[union-attr]
+        if self.pool.queued and self._ticker is not None and self._slow_tick:
+            self._tick()
+
+    def _bound_to(self, sandbox: str) -> str:
+        session = self.sessions.get(sandbox)
+        return session.key if session is not None else ""
+
+    def _settle_loads(self, key: str, event: Event, now: int) -> None:
+        """Tell those who wait for a version to load how it went."""
+        session = self.sessions.get(event.sandbox)  # type: ignore[union-attr]
+        for future in self._loads.pop(key, ()):
+            if future.done():
+                continue
+            if type(event) is SandboxReady and session is not None:
+                future.set_result(now - session.bound_ns)
+            else:
+                function = self.pool.functions.get(key)
+                error = function.init.error if function is not None else None
+                future.set_exception(error or NoCapacity(f"the sandbox that was to load {key} ended"))
+
+    def _tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._slow_tick = True
+        self.apply(Tick())
+        self._slow_tick = not self.pool.queued
+        seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
+        self._ticker = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _dispatch(self, command: Dispatch, now: int) -> None:
+        run = self.runs.get(command.call)
+        session = self.sessions.get(command.instance.partition("-")[0])
+        channel = session.channels.get(command.instance) if session is not None else None
+        if run is None or channel is None:
+            return  # the instance is going; its end is on the way and fails the call
+        run.dispatched_ns = now
+        run.start = command.start
+        run.init_ns = command.init_ns
+        timeout_ms = run.version.manifest.timeout_ms
+        loop = asyncio.get_running_loop()
+        run.timer = loop.call_later(timeout_ms / 1000, self._expire, run)
+        channel.send(self._performer.invoke_frame(run, self._clock.unix_ns() + timeout_ms * 1_000_000))
+
+    def _expire(self, run: Run) -> None:
+        self.apply(Expired(run.call.id))
+
+    # -- what instances say -----------------------------------------------------------------------------------------
+
+    def answered(self, channel: Channel, frame: Result | Error | Chunk | Stream) -> None:
+        """An instance's frame about a call; one whose call has ended is dropped."""
+        run = self.runs.get(frame.invocation_id)
+        if run is None:
+            return
+        if type(frame) is Result:
+            self._result(channel, run, frame)
+        elif type(frame) is Chunk:
+            if run.stream is not None:
+                run.stream.feed(frame.payload)
+        elif type(frame) is Stream:
+            self._stream(channel, run, frame)
+        elif type(frame) is Error:
+            run.cpu_ns, run.peak_bytes = frame.cpu_ns, frame.peak_bytes
+            self.apply(Finished(channel.instance, run.call.id, reusable=frame.kind not in ("oom", "exit")))
+            self.end(run, _function_error(frame, run.version.manifest.memory_mb))
+
+    def _result(self, channel: Channel, run: Run, frame: Result) -> None:
+        run.cpu_ns = frame.cpu_ns
+        run.peak_bytes = frame.peak_bytes
+        now = self._clock.monotonic_ns()
+        self.apply(Finished(channel.instance, frame.invocation_id))
+        if run.stream is not None:
+            run.bytes_out = run.stream.bytes_out
+            self.end(run, None, now=now)
+            return
+        run.bytes_out = len(frame.payload)
+        self.end(run, None, now=now, response=frame)
+
+    def _stream(self, channel: Channel, run: Run, frame: Stream) -> None:
+        run.stream = ResponseStream(channel.pause_reading, channel.resume_reading)
+        provisional = run.record(Status.OK, self.config.node, self._clock.monotonic_ns())
+        run.streamed = Reply(provisional, None, frame.status, frame.headers, b"", run.stream.read())
+        if not run.reply.done():
+            run.reply.set_result(run.streamed)
+
+    def logged(self, session: Session, frame: Log) -> None:
+        version = self.versions.get(session.key)
+        if version is not None:
+            self._logs.write(
+                LogLine(
+                    frame.time_ns,
+                    version.namespace,
+                    version.name,
+                    version.version,
+                    frame.invocation_id,
+                    frame.stream,
+                    frame.text,
+                )
+            )
+
+    def oom_kills(self, sandbox: str) -> int:
+        return self.engine.oom_kills(sandbox)
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def end(
+        self,
+        run: Run,
+        error: FaasError | None,
+        status: Status | None = None,
+        now: int | None = None,
+        response: Result | None = None,
+    ) -> None:
+        """The only place a call ends: meter, journal, then answer."""
+        del self.runs[run.call.id]
+        if run.timer is not None:
+            run.timer.cancel()
+        if status is None:
+            status = Status.OK if error is None else self._status(run, error)
+        record = run.record(status, self.config.node, now or self._clock.monotonic_ns())
+        try:
+            self._journal.append(run.entry(record, error))
+        except OSError as failure:
+            log.error("the journal could not be written: %s", failure)
+            error = StoreUnavailable("the call's usage could not be recorded, so its answer is withheld")
+        self._observe(record)
+        self._answer(run, record, error, response)
+        if not self.runs:
+            self._idle.set()
+
+    def _status(self, run: Run, error: FaasError) -> Status:
+        if isinstance(error, InvalidRequest) or not run.dispatched_ns:
+            started = isinstance(error, FunctionFailed | InstanceCrashed)
+            return status_of(error) if started else Status.REJECTED
+        return status_of(error)
+
+    def _answer(self, run: Run, record: UsageRecord, error: FaasError | None, response: Result | None) -> None:
+        if run.stream is not None and run.streamed is not None:
+            run.streamed.record = record
+            run.stream.end(error)
+        elif not run.reply.done():
+            if response is None or error is not None:
+                run.reply.set_result(Reply(record, error))
+            else:
+                run.reply.set_result(Reply(record, None, response.status, response.headers, response.payload))
+
+
+def _function_error(frame: Error, memory_mb: int) -> FaasError:
+    """What an instance says went wrong, as the caller is told."""
+    if frame.kind == "bad_event":
+        return InvalidRequest(frame.message)
+    if frame.kind == "oom":
+        return InstanceCrashed(f"the function needed more than its {memory_mb} MB of memory; raise `memory`", "oom")
+    return FunctionFailed(frame.error_type, frame.message, frame.traceback)

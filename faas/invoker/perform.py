@@ -1,0 +1,201 @@
+"""Carrying out the pool's commands: sandboxes booted, bound, resized and removed, instances forked and ended."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from faas.invoker.run import Run
+from faas.invoker.session import Session
+from faas.model.errors import EngineUnavailable, FaasError, NoCapacity
+from faas.pool.messages import (
+    Bind,
+    Boot,
+    Cause,
+    Command,
+    Fork,
+    InitFailed,
+    Kill,
+    Remove,
+    Resize,
+    SandboxDown,
+    Stop,
+)
+from faas.ports import SandboxSpec
+from faas.wire import Drain, Http, Init, Invoke
+from faas.wire import Fork as ForkFrame
+from faas.wire import Kill as KillFrame
+
+if TYPE_CHECKING:
+    from faas.invoker.invoker import Attached, Invoker
+
+log = logging.getLogger(__name__)
+
+MB = 1_000_000
+SANDBOX_BASE_BYTES = 96 * MB  # beside its instances: zygote 32 MB, /tmp 64 MB
+GENERIC_BYTES = 512 * MB
+
+
+class Performer:
+    """The hands of the invoker. Nothing here decides; what fails comes back as an event."""
+
+    def __init__(self, owner: Invoker) -> None:
+        self._owner = owner
+        self._attached: dict[str, Attached] = {}
+
+    def perform(self, command: Command, now: int) -> None:
+        match command:
+            case Boot():
+                self._owner.spawn(self._boot(command))
+            case Bind():
+                self._bind(command, now)
+            case Fork(sandbox, instances):
+                self._fork(sandbox, instances)
+            case Kill(instance):
+                session = self._session_of(instance)
+                if session is not None and session.control is not None:
+                    session.control.send(KillFrame(instance))
+            case Stop(instance):
+                session = self._session_of(instance)
+                if session is not None and instance in session.channels:
+                    session.channels[instance].send(Drain())
+            case Resize(sandbox, memory_mb):
+                self._owner.spawn(self._resize(sandbox, memory_mb))
+            case Remove(sandbox):
+                self._owner.spawn(self._remove(sandbox, Cause.KILLED, ""))
+            case _:
+                raise AssertionError(f"not a command of the pool: {command!r}")
+
+    def lost(self, sandbox: str) -> None:
+        """The sandbox ended by itself: clear away what is left of it."""
+        if sandbox in self._owner.sessions:
+            self._owner.spawn(self._clear(sandbox))
+
+    def invoke_frame(self, run: Run, deadline_unix_ns: int) -> Invoke:
+        call, http = run.call, run.call.http
+        request = None
+        if http is not None:
+            request = Http(
+                http.method, http.path, http.raw_path, http.query, http.headers, http.source_ip, http.protocol
+            )
+        return Invoke(
+            call.id,
+            deadline_unix_ns,
+            call.trigger.value,
+            call.attempt,
+            call.content_type,
+            call.trace_parent,
+            request,
+            call.payload,
+        )
+
+    def _session_of(self, instance: str) -> Session | None:
+        return self._owner.sessions.get(instance.partition("-")[0])
+
+    # -- sandboxes --------------------------------------------------------------------------------------------------
+
+    async def _boot(self, command: Boot) -> None:
+        owner = self._owner
+        session = Session(command.sandbox, owner.config.socket_root / command.sandbox, owner)
+        owner.sessions[command.sandbox] = session
+        try:
+            await session.listen()
+            await owner.engine.boot(
+                SandboxSpec(
+                    id=command.sandbox,
+                    runtime=command.flavour.runtime,
+                    network=command.flavour.network,
+                    socket_dir=session.directory,
+                    memory_bytes=GENERIC_BYTES,
+                )
+            )
+            session.booted.set()
+        except (FaasError, OSError) as error:
+            log.error("sandbox %s could not be started: %s", command.sandbox, error)
+            await self._remove(command.sandbox, Cause.ENGINE, str(error))
+
+    def _bind(self, command: Bind, now: int) -> None:
+        session = self._owner.sessions[command.sandbox]
+        session.key = command.key
+        session.bound_ns = now
+        attached = self._attached.get(command.key)
+        if attached is not None:
+            self._init(session, attached, command.instances)
+        else:
+            self._owner.spawn(self._attach(session, command))
+
+    async def _attach(self, session: Session, command: Bind) -> None:
+        """First use of a version on this node: its code has to be fetched before the sandbox can be told of it."""
+        try:
+            attached = await self._owner.content.attach(self._owner.versions[command.key])
+        except FaasError as error:
+            reason = NoCapacity(f"the function's code could not be brought here: {error.message}")
+            self._owner.apply(InitFailed(session.id, reason))
+            return
+        self._attached[command.key] = attached
+        if not session.closed:
+            self._init(session, attached, command.instances)
+
+    def _init(self, session: Session, attached: Attached, instances: tuple[str, ...]) -> None:
+        owner = self._owner
+        version = owner.versions[session.key]
+        manifest = version.manifest
+        mount = owner.engine.store_mount
+        assert session.control is not None
+        session.control.send(
+            Init(
+                {
+                    "namespace": version.namespace,
+                    "function": version.name,
+                    "version": version.version,
+                    "arn": version.arn,
+                    "entry": manifest.entry,
+                    "handler": manifest.handler,
+                    "code": f"{mount}/{attached.code}",
+                    "layers": [f"{mount}/{layer}" for layer in attached.layers],
+                    "env": dict(manifest.env),
+                    "memory_mb": manifest.memory_mb,
+                    "timeout_ms": manifest.timeout_ms,
+                    "concurrency": 1,
+                    "log_group": f"/faas/{version.namespace}/{version.name}",
+                }
+            )
+        )
+        if not instances:
+            owner.spawn(self._resize(session.id, manifest.memory_mb))
+        waiting = (*instances, *session.waiting)
+        session.initialised = True
+        session.waiting = ()
+        self._fork(session.id, waiting)
+
+    def _fork(self, sandbox: str, instances: tuple[str, ...]) -> None:
+        session = self._owner.sessions[sandbox]
+        if not session.initialised:
+            session.waiting += instances
+        elif instances and session.control is not None:
+            session.expect(instances)
+            session.control.send(ForkFrame(instances))
+
+    async def _resize(self, sandbox: str, memory_mb: int) -> None:
+        session = self._owner.sessions.get(sandbox)
+        if session is None:
+            return
+        await session.booted.wait()  # a zygote may dial before the engine has said that its sandbox runs
+        try:
+            await self._owner.engine.resize(sandbox, max(1, memory_mb) * MB + SANDBOX_BASE_BYTES)
+        except EngineUnavailable as error:
+            if sandbox in self._owner.sessions:
+                log.warning("sandbox %s: memory limit not set: %s", sandbox, error)
+
+    async def _remove(self, sandbox: str, cause: Cause, reason: str) -> None:
+        await self._clear(sandbox)
+        self._owner.apply(SandboxDown(sandbox, cause, reason))
+
+    async def _clear(self, sandbox: str) -> None:
+        session = self._owner.sessions.pop(sandbox, None)
+        if session is not None:
+            session.close()
+        try:
+            await self._owner.engine.remove(sandbox)
+        except EngineUnavailable as error:
+            log.error("sandbox %s could not be removed: %s", sandbox, error)

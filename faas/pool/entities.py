@@ -1,0 +1,138 @@
+"""The pool's own books: sandboxes, instances, functions and calls. Mutable, and only ``Pool`` writes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from faas.model.errors import FaasError
+from faas.model.invocation import StartKind
+from faas.pool.messages import Flavour, FunctionSpec
+from faas.pool.scaling import smoothed
+from faas.pool.states import INSTANCE_MOVES, SANDBOX_MOVES, IllegalTransition, InstanceState, SandboxState
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Limits and time limits; every one has an answer that comes at once when it is reached."""
+
+    memory_budget_mb: int
+    sandbox_overhead_mb: int = 24  # what an empty sandbox holds: zygote and the engine's shim
+    sandbox_slots_max: int = 100
+    queue_depth_max: int = 100  # calls of one function waiting beyond those an instance is starting for
+    queue_wait_ns: int = 10_000_000_000
+    boot_limit_ns: int = 60_000_000_000
+    init_limit_ns: int = 30_000_000_000
+    fork_limit_ns: int = 5_000_000_000
+    stop_limit_ns: int = 2_000_000_000
+    remove_limit_ns: int = 10_000_000_000
+    wait_goal_ns: int = 10_000_000
+    generic_sandboxes: int = 1  # per flavour in use
+    replenish_delay_ns: int = 30_000_000  # let the call that took a generic sandbox finish starting first
+    backoff_ns: int = 100_000_000
+    backoff_max_ns: int = 30_000_000_000
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Exponential pause after failures in a row; a success forgets them."""
+
+    base_ns: int
+    max_ns: int
+    failures: int = 0
+    until_ns: int = 0
+    reason: str = ""
+    error: FaasError | None = None
+
+    def failed(self, now_ns: int, reason: str, error: FaasError | None = None) -> None:
+        self.until_ns = now_ns + min(self.base_ns << min(self.failures, 20), self.max_ns)
+        self.failures += 1
+        self.reason = reason
+        self.error = error
+
+    def succeeded(self) -> None:
+        self.failures = 0
+        self.until_ns = 0
+        self.reason = ""
+        self.error = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    id: str
+    function: Function
+    submitted_ns: int
+    instance: Instance | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    id: str
+    sandbox: Sandbox
+    function: Function
+    since_ns: int  # when it entered its state
+    kind: StartKind  # what its first call will be told
+    asked_ns: int  # when the bind or fork that makes it was commanded
+    up_ns: int = 0
+    state: InstanceState = InstanceState.STARTING
+    used: bool = False
+    calls: dict[str, Call] = field(default_factory=dict)
+
+    def move(self, state: InstanceState, now_ns: int) -> None:
+        if state not in INSTANCE_MOVES[self.state]:
+            raise IllegalTransition(f"instance {self.id}: {self.state} -> {state}")
+        self.state = state
+        self.since_ns = now_ns
+
+
+@dataclass(slots=True, eq=False)
+class Sandbox:
+    id: str
+    flavour: Flavour
+    since_ns: int
+    state: SandboxState = SandboxState.BOOTING
+    function: Function | None = None  # once bound; while BOOTING: whom it is reserved for
+    kind: StartKind = StartKind.PREWARMED
+    bound_ns: int = 0
+    used_ns: int = 0
+    instances: dict[str, Instance] = field(default_factory=dict)
+
+    def move(self, state: SandboxState, now_ns: int) -> None:
+        if state not in SANDBOX_MOVES[self.state]:
+            raise IllegalTransition(f"sandbox {self.id}: {self.state} -> {state}")
+        self.state = state
+        self.since_ns = now_ns
+
+
+@dataclass(slots=True, eq=False)
+class Function:
+    """One function version's share of the pool. ``available`` is a stack: the warmest instance is used first."""
+
+    spec: FunctionSpec
+    init: Backoff
+    sandboxes: dict[str, Sandbox] = field(default_factory=dict)
+    available: list[Instance] = field(default_factory=list)
+    queue: deque[Call] = field(default_factory=deque)
+    starting: int = 0
+    serving: int = 0  # idle or busy
+    running: int = 0  # calls dispatched and not finished
+    drain_ns: int = 0
+    last_finish_ns: int = 0
+    busy_since_ns: int = 0
+    draining: bool = False
+    wanted: bool = False  # to be loaded though nobody calls: until it has loaded, or always with min_instances
+    short_of: str = ""  # why it may not grow: "" | max_instances | memory
+
+    @property
+    def live(self) -> int:
+        return self.starting + self.serving
+
+    def note_finish(self, now_ns: int) -> None:
+        self.drain_ns = smoothed(self.drain_ns, max(1, now_ns - max(self.last_finish_ns, self.busy_since_ns)))
+        self.last_finish_ns = now_ns
+
+    def drain_estimate_ns(self, now_ns: int) -> int:
+        """Time per finished call; a function that has stopped finishing looks slower the longer that lasts."""
+        if self.drain_ns == 0 or self.running == 0:
+            return self.drain_ns
+        return max(self.drain_ns, now_ns - max(self.last_finish_ns, self.busy_since_ns))

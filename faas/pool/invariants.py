@@ -1,0 +1,50 @@
+"""What must hold between any two steps of the pool; cheap enough to run after each step of a simulation."""
+
+from __future__ import annotations
+
+from faas.pool.entities import Function
+from faas.pool.pool import Pool
+from faas.pool.states import InstanceState, SandboxState
+
+
+def check(pool: Pool) -> None:
+    """Raise ``AssertionError`` naming the first invariant that does not hold."""
+    overhead = pool.config.sandbox_overhead_mb * len(pool.sandboxes)
+    held = sum(i.function.spec.memory_mb for i in pool.instances.values())
+    assert pool.memory_mb == overhead + held, f"memory counted {pool.memory_mb}, held {overhead + held}"
+    assert pool.memory_mb <= pool.config.memory_budget_mb, f"{pool.memory_mb} MB is over the budget"
+    assert pool.queued == sum(len(f.queue) for f in pool.functions.values()), "queued calls miscounted"
+    for sandbox in pool.sandboxes.values():
+        unbound = (SandboxState.BOOTING, SandboxState.GENERIC)
+        if sandbox.state in unbound:
+            assert not sandbox.instances, f"{sandbox.id} is {sandbox.state} and has instances"
+        for instance in sandbox.instances.values():
+            assert instance.function is sandbox.function, f"{instance.id} serves another function than its sandbox"
+            assert pool.instances.get(instance.id) is instance, f"{instance.id} is not in the pool's books"
+    for call in pool.calls.values():
+        where = call.instance.calls.get(call.id) if call.instance else None
+        assert (where is call) if call.instance else (call in call.function.queue), f"call {call.id} is lost"
+    for function in pool.functions.values():
+        _check_function(pool, function)
+
+
+def _check_function(pool: Pool, function: Function) -> None:
+    key = function.spec.key
+    own = [i for i in pool.instances.values() if i.function is function]
+    assert function.starting == sum(i.state is InstanceState.STARTING for i in own), f"{key}: starting miscounted"
+    serving = sum(i.state in (InstanceState.IDLE, InstanceState.BUSY) for i in own)
+    assert function.serving == serving, f"{key}: serving miscounted"
+    assert function.live <= function.spec.max_instances, f"{key}: {function.live} instances"
+    assert not (function.queue and function.available), f"{key}: calls wait while an instance is available"
+    running = sum(len(i.calls) for i in own)
+    assert function.running == running, f"{key}: running {function.running}, held {running}"
+    for instance in own:
+        spare = instance.state in (InstanceState.IDLE, InstanceState.BUSY) and (
+            len(instance.calls) < function.spec.concurrency
+        )
+        assert (instance in function.available) == spare, f"{instance.id}: availability wrong"
+        assert (instance.state is InstanceState.BUSY) >= bool(instance.calls) or (
+            instance.state is InstanceState.STOPPING
+        ), f"{instance.id} is {instance.state} with calls"
+    for sandbox in function.sandboxes.values():
+        assert len(sandbox.instances) <= pool.slots(function), f"{sandbox.id}: too many instances"

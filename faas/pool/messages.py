@@ -1,0 +1,215 @@
+"""What the pool is told (events) and what it wants done (commands).
+
+The contract between the pool and its shell, in clauses:
+
+1. The shell performs every command of a step, in order, before it hands in the next event.
+2. ``Boot`` is answered by ``SandboxUp`` or ``SandboxDown``; ``Bind`` by ``SandboxReady``, ``InitFailed`` or
+   ``SandboxDown``; every instance id in ``Bind`` or ``Fork`` by ``InstanceUp`` or ``InstanceDown``; ``Kill`` and
+   ``Stop`` by ``InstanceDown``; ``Remove`` by ``SandboxDown``. Answers may come late, twice or not at all: the
+   pool has a time limit for each and ignores what it no longer knows.
+3. Every ``Submit`` ends in exactly one of: ``Finished`` from the shell, or ``Reject`` or ``Fail`` from the pool, or
+   ``Cancel`` from the shell while the call was still queued.
+4. ``SandboxDown`` implies ``InstanceDown`` for all its instances; nothing of that sandbox is mentioned again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from faas.model.errors import FaasError
+from faas.model.invocation import StartKind
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """What a sandbox is before it belongs to anyone; only sandboxes of a function's flavour can be bound to it."""
+
+    runtime: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """What the pool must know of a function version. ``key`` is ``namespace/name@version``."""
+
+    key: str
+    flavour: Flavour
+    memory_mb: int
+    max_instances: int
+    min_instances: int
+    concurrency: int
+    keep_alive_ns: int
+
+
+class Cause(StrEnum):
+    """Why an instance or sandbox ended."""
+
+    EXIT = "exit"
+    OOM = "oom"
+    LOST = "lost"  # the connection broke and nobody said why
+    ENGINE = "engine"  # the engine could not start it or removed it
+    KILLED = "killed"  # the pool wanted it
+
+
+# -- events ---------------------------------------------------------------------------------------------------------
+
+
+class Submit(NamedTuple):
+    call: str
+    spec: FunctionSpec
+
+
+class Cancel(NamedTuple):
+    """The caller has gone. Queued calls are dropped; a running one is finished and metered."""
+
+    call: str
+
+
+class Finished(NamedTuple):
+    """The instance answered. ``reusable`` is false when it said that it will exit (out of memory, sys.exit)."""
+
+    instance: str
+    call: str
+    reusable: bool = True
+
+
+class Expired(NamedTuple):
+    """The call's deadline has passed."""
+
+    call: str
+
+
+class Prepare(NamedTuple):
+    """Have the function loaded, whether or not anyone calls it (a deploy, a node's start)."""
+
+    spec: FunctionSpec
+
+
+class Forget(NamedTuple):
+    """No new calls will come for this function version: finish, then remove its sandboxes."""
+
+    key: str
+
+
+class SandboxUp(NamedTuple):
+    sandbox: str
+
+
+class SandboxReady(NamedTuple):
+    sandbox: str
+
+
+class InitFailed(NamedTuple):
+    """The user's module could not be loaded."""
+
+    sandbox: str
+    error: FaasError
+
+
+class SandboxDown(NamedTuple):
+    sandbox: str
+    cause: Cause
+    reason: str = ""
+
+
+class InstanceUp(NamedTuple):
+    instance: str
+
+
+class InstanceDown(NamedTuple):
+    """``exit`` is what the caller is told: ``oom``, ``signal:SIGSEGV``, ``code:3``."""
+
+    instance: str
+    cause: Cause
+    exit: str = ""
+
+
+class Tick(NamedTuple):
+    """Time has passed: cool down, expire, replenish."""
+
+
+Event = (
+    Submit
+    | Cancel
+    | Finished
+    | Expired
+    | Prepare
+    | Forget
+    | SandboxUp
+    | SandboxReady
+    | InitFailed
+    | SandboxDown
+    | InstanceUp
+    | InstanceDown
+    | Tick
+)
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+class Boot(NamedTuple):
+    sandbox: str
+    flavour: Flavour
+
+
+class Bind(NamedTuple):
+    """Make the sandbox ``key``'s for ever and fork these instances as soon as it has loaded."""
+
+    sandbox: str
+    key: str
+    instances: tuple[str, ...]
+
+
+class Fork(NamedTuple):
+    sandbox: str
+    instances: tuple[str, ...]
+
+
+class Dispatch(NamedTuple):
+    """``init_ns`` is the part of the wait this call spent on binding, loading and forking."""
+
+    call: str
+    instance: str
+    start: StartKind
+    init_ns: int
+
+
+class Kill(NamedTuple):
+    instance: str
+
+
+class Stop(NamedTuple):
+    """Let an idle instance end by itself."""
+
+    instance: str
+
+
+class Resize(NamedTuple):
+    """The sandbox now holds ``memory_mb`` of instances."""
+
+    sandbox: str
+    memory_mb: int
+
+
+class Remove(NamedTuple):
+    sandbox: str
+
+
+class Reject(NamedTuple):
+    """The call never reached an instance."""
+
+    call: str
+    error: FaasError
+
+
+class Fail(NamedTuple):
+    """The call reached an instance and will get no answer from it."""
+
+    call: str
+    error: FaasError
+
+
+Command = Boot | Bind | Fork | Dispatch | Kill | Stop | Resize | Remove | Reject | Fail

@@ -1,0 +1,543 @@
+"""The pool: decides which instance serves which call, and what is started, stopped and removed.
+
+Theory of operation. ``Pool.step(event, now_ns)`` changes the books and returns commands; it never waits, reads no
+clock and makes no ids of its own (``new_id`` is given). One owner calls it (``faas.invoker``), carries the commands
+out and hands what becomes of them back as events, under the contract in ``faas.pool.messages``. The simulation
+(``tests/sim``) is another owner.
+
+Invariants (``faas.pool.invariants`` checks them all after every step of the simulation):
+- a function has queued calls only while none of its instances is available;
+- a sandbox belongs to one function version at most, for ever; instances never exceed slots nor ``max_instances``;
+- memory counted never exceeds the budget;
+- every call submitted has exactly one end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from faas.model.errors import DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
+from faas.model.invocation import StartKind
+from faas.pool import upkeep
+from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
+from faas.pool.messages import (
+    Bind,
+    Boot,
+    Cancel,
+    Cause,
+    Command,
+    Dispatch,
+    Event,
+    Expired,
+    Fail,
+    Finished,
+    Flavour,
+    Forget,
+    Fork,
+    FunctionSpec,
+    InitFailed,
+    InstanceDown,
+    InstanceUp,
+    Kill,
+    Prepare,
+    Reject,
+    Remove,
+    Resize,
+    SandboxDown,
+    SandboxReady,
+    SandboxUp,
+    Stop,
+    Submit,
+    Tick,
+)
+from faas.pool.scaling import instances_wanted
+from faas.pool.states import InstanceState, SandboxState
+
+
+class Pool:
+    """See the module's docstring. ``new_id`` returns a fresh sandbox id at each call."""
+
+    def __init__(self, config: PoolConfig, new_id: Callable[[], str]) -> None:
+        self.config = config
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.instances: dict[str, Instance] = {}
+        self.functions: dict[str, Function] = {}
+        self.calls: dict[str, Call] = {}
+        self.flavours: dict[Flavour, int] = {}  # in use -> when to replenish its generic sandboxes
+        self.boots = Backoff(config.backoff_ns, config.backoff_max_ns)
+        self.memory_mb = 0
+        self.queued = 0
+        self.closing = False
+        self._new_id = new_id
+        self._serial = 0
+        self._out: list[Command] = []
+        self._handlers: dict[type, Callable[..., None]] = {
+            Submit: self._submit,
+            Finished: self._finished,
+            InstanceUp: self._instance_up,
+            InstanceDown: self._instance_down,
+            SandboxUp: self._sandbox_up,
+            SandboxReady: self._sandbox_ready,
+            SandboxDown: self._sandbox_down,
+            InitFailed: self._init_failed,
+            Expired: self._expired,
+            Cancel: self._cancel,
+            Prepare: self._prepare,
+            Forget: self._forget,
+            Tick: self._tick,
+        }
+
+    def __repr__(self) -> str:
+        busy = sum(1 for i in self.instances.values() if i.state is InstanceState.BUSY)
+        return (
+            f"<Pool {len(self.sandboxes)} sandboxes, {len(self.instances)} instances, {busy} busy, "
+            f"{self.queued} queued, {self.memory_mb} MB>"
+        )
+
+    def step(self, event: Event, now_ns: int) -> list[Command]:
+        """Take one event in and say what is to be done."""
+        out: list[Command] = []
+        self._out = out
+        self._handlers[type(event)](event, now_ns)
+        return out
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def _submit(self, event: Submit, now: int) -> None:
+        function = self._function(event.spec, now)
+        call = Call(event.call, function, now)
+        if function.available:
+            self.calls[call.id] = call
+            self._dispatch(call, function.available[-1], now)
+            return
+        error = self._refusal(function, now)
+        if error is not None:
+            self._out.append(Reject(event.call, error))
+            return
+        self.calls[call.id] = call
+        function.queue.append(call)
+        self.queued += 1
+        self._grow(function, now)
+
+    def _refusal(self, function: Function, now: int) -> FaasError | None:
+        if self.closing:
+            return NoCapacity("this node is shutting down; send the call again, another node or its successor takes it")
+        if function.init.error is not None and now < function.init.until_ns and function.serving == 0:
+            return function.init.error
+        waiting = len(function.queue) - function.starting * function.spec.concurrency
+        if waiting < self.config.queue_depth_max:
+            return None
+        return self._overload(function, f"{len(function.queue)} calls are waiting already")
+
+    def _overload(self, function: Function, what: str) -> FaasError:
+        """429 when the function's own limit is the reason, 503 when the node has no room."""
+        if function.short_of == "memory" or function.live == 0:
+            reason = self.boots.reason or "the node's memory budget is used up"
+            return NoCapacity(f"{what} and no instance could be started: {reason}")
+        limit = function.spec.max_instances
+        return Throttled(f"{what} for {function.spec.key} (max_instances {limit}); slow down or raise the limit")
+
+    def _dispatch(self, call: Call, instance: Instance, now: int) -> None:
+        function = instance.function
+        if function.running == 0:
+            function.busy_since_ns = now
+        function.running += 1
+        call.instance = instance
+        instance.calls[call.id] = call
+        if instance.state is InstanceState.IDLE:
+            instance.move(InstanceState.BUSY, now)
+        if len(instance.calls) >= function.spec.concurrency:
+            function.available.pop()  # callers always take the top of the stack
+        if instance.used:
+            self._out.append(Dispatch(call.id, instance.id, StartKind.WARM, 0))
+        else:
+            instance.used = True
+            init = 0 if instance.kind is StartKind.WARM else instance.up_ns - max(instance.asked_ns, call.submitted_ns)
+            self._out.append(Dispatch(call.id, instance.id, instance.kind, max(0, init)))
+
+    def _finished(self, event: Finished, now: int) -> None:
+        call = self.calls.pop(event.call, None)
+        if call is None or call.instance is None:
+            return
+        instance, function = call.instance, call.function
+        del instance.calls[call.id]
+        function.running -= 1
+        function.note_finish(now)
+        instance.sandbox.used_ns = now
+        if instance.state is not InstanceState.BUSY:
+            return
+        if not event.reusable:
+            self._retire(instance, now)
+            self._grow(function, now)
+            return
+        if len(instance.calls) == function.spec.concurrency - 1:
+            function.available.append(instance)
+        if not instance.calls:
+            instance.move(InstanceState.IDLE, now)
+        self._serve(function, now)
+
+    def _serve(self, function: Function, now: int) -> None:
+        while function.queue and function.available:
+            self.queued -= 1
+            self._dispatch(function.queue.popleft(), function.available[-1], now)
+        if function.queue:
+            self._grow(function, now)
+
+    def _expired(self, event: Expired, now: int) -> None:
+        call = self.calls.get(event.call)
+        if call is None or call.instance is None:
+            return
+        instance = call.instance
+        self._end_running(call)
+        self._out.append(Fail(call.id, DeadlineExceeded("the function ran past its timeout and was stopped")))
+        if instance.state is InstanceState.BUSY:
+            self._retire(instance, now)
+            self._out.append(Kill(instance.id))
+            self._grow(instance.function, now)
+
+    def _cancel(self, event: Cancel, now: int) -> None:  # noqa: ARG002 - every handler takes the time
+        call = self.calls.get(event.call)
+        if call is not None and call.instance is None:
+            call.function.queue.remove(call)
+            self.queued -= 1
+            del self.calls[call.id]
+
+    def _end_running(self, call: Call) -> None:
+        del self.calls[call.id]
+        call.function.running -= 1
+        if call.instance is not None:
+            call.instance.calls.pop(call.id, None)
+
+    def reject(self, call: Call, error: FaasError) -> None:
+        """Refuse a queued call (used by upkeep too)."""
+        del self.calls[call.id]
+        self.queued -= 1
+        self._out.append(Reject(call.id, error))
+
+    # -- functions --------------------------------------------------------------------------------------------------
+
+    def _function(self, spec: FunctionSpec, now: int) -> Function:
+        function = self.functions.get(spec.key)
+        if function is None:
+            config = self.config
+            function = Function(spec, Backoff(config.backoff_ns * 10, config.backoff_max_ns))
+            self.functions[spec.key] = function
+            self.flavours.setdefault(spec.flavour, now)
+        elif function.draining:
+            function.draining = False
+        return function
+
+    def _prepare(self, event: Prepare, now: int) -> None:
+        function = self._function(event.spec, now)
+        function.wanted = True
+        function.init.succeeded()
+        self._grow(function, now)
+
+    def _forget(self, event: Forget, now: int) -> None:
+        function = self.functions.get(event.key)
+        if function is not None:
+            function.draining = True
+            function.wanted = False
+            upkeep.cool(self, function, now)
+
+    # -- growing ----------------------------------------------------------------------------------------------------
+
+    def _grow(self, function: Function, now: int) -> None:
+        """Start what the waiting calls need, as far as limits allow; ``short_of`` remembers what stood in the way."""
+        spec = function.spec
+        need = self._instances_short(function, now)
+        load_only = need <= 0 and function.wanted and not function.sandboxes
+        function.short_of = ""
+        if need <= 0 and not load_only:
+            if function.queue and function.live >= spec.max_instances:
+                function.short_of = "max_instances"
+            return
+        if function.init.error is not None and now < function.init.until_ns:
+            return
+        need = self._fork_into_own(function, need, now)
+        while need > 0 or (load_only and not function.sandboxes):
+            sandbox = self._generic(spec.flavour)
+            if sandbox is None:
+                self._reserve_boots(function, need, now)
+                return
+            fits = self._affordable(function, min(need, self.slots(function)), 0, now)
+            if fits == 0 and not load_only:
+                return
+            self._bind(sandbox, function, fits, StartKind.PREWARMED, now)
+            if fits == 0:
+                return
+            need -= fits
+
+    def _instances_short(self, function: Function, now: int) -> int:
+        spec = function.spec
+        wanted = instances_wanted(
+            function.serving,
+            len(function.queue),
+            spec.concurrency,
+            function.drain_estimate_ns(now),
+            self.config.wait_goal_ns,
+        )
+        if function.wanted and not function.draining:
+            wanted = max(wanted, spec.min_instances)
+        return min(wanted, spec.max_instances) - function.live
+
+    def slots(self, function: Function) -> int:
+        return min(self.config.sandbox_slots_max, function.spec.max_instances)
+
+    def _fork_into_own(self, function: Function, need: int, now: int) -> int:
+        for sandbox in function.sandboxes.values():
+            if need <= 0:
+                break
+            if sandbox.state not in (SandboxState.BOUND, SandboxState.BINDING):
+                continue
+            free = self.slots(function) - len(sandbox.instances)
+            count = self._affordable(function, min(need, free), 0, now) if free > 0 else 0
+            if count > 0:
+                kind = StartKind.WARM if sandbox.state is SandboxState.BOUND else sandbox.kind
+                asked = now if sandbox.state is SandboxState.BOUND else sandbox.bound_ns
+                ids = self._make_instances(sandbox, function, count, kind, asked, now)
+                self._out.append(Fork(sandbox.id, ids))
+                need -= count
+        return need if function.short_of != "memory" else 0
+
+    def _generic(self, flavour: Flavour) -> Sandbox | None:
+        for sandbox in self.sandboxes.values():
+            if sandbox.state is SandboxState.GENERIC and sandbox.flavour == flavour:
+                return sandbox
+        return None
+
+    def _bind(self, sandbox: Sandbox, function: Function, count: int, kind: StartKind, now: int) -> None:
+        sandbox.move(SandboxState.BINDING, now)
+        sandbox.function = function
+        sandbox.kind = kind
+        sandbox.bound_ns = sandbox.used_ns = now
+        function.sandboxes[sandbox.id] = sandbox
+        ids = self._make_instances(sandbox, function, count, kind, now, now)
+        self._out.append(Bind(sandbox.id, function.spec.key, ids))
+        self.flavours[sandbox.flavour] = now + self.config.replenish_delay_ns
+
+    def _make_instances(
+        self, sandbox: Sandbox, function: Function, count: int, kind: StartKind, asked: int, now: int
+    ) -> tuple[str, ...]:
+        ids = []
+        for _ in range(count):
+            self._serial += 1
+            instance = Instance(f"{sandbox.id}-{self._serial}", sandbox, function, now, kind, asked)
+            sandbox.instances[instance.id] = self.instances[instance.id] = instance
+            ids.append(instance.id)
+        function.starting += count
+        self.memory_mb += count * function.spec.memory_mb
+        if count:
+            self._out.append(Resize(sandbox.id, len(sandbox.instances) * function.spec.memory_mb))
+        return tuple(ids)
+
+    def _reserve_boots(self, function: Function, need: int, now: int) -> None:
+        """Have as many sandboxes booting for this function as its missing instances need."""
+        slots = self.slots(function)
+        wanted = max(1, -(-need // slots))
+        booting = [s for s in self.sandboxes.values() if s.state is SandboxState.BOOTING]
+        wanted -= sum(1 for s in booting if s.function is function)
+        for sandbox in booting:
+            if wanted <= 0:
+                return
+            if sandbox.function is None and sandbox.flavour == function.spec.flavour:
+                sandbox.function = function
+                wanted -= 1
+        while wanted > 0 and now >= self.boots.until_ns and self._affordable(function, 1, 1, now) > 0:
+            self.boot(function.spec.flavour, function, now)
+            wanted -= 1
+
+    def boot(self, flavour: Flavour, function: Function | None, now: int) -> None:
+        """Command a new sandbox, reserved for ``function`` unless None."""
+        sandbox = Sandbox(self._new_id(), flavour, now, function=function)
+        self.sandboxes[sandbox.id] = sandbox
+        self.memory_mb += self.config.sandbox_overhead_mb
+        self._out.append(Boot(sandbox.id, flavour))
+
+    def _affordable(self, function: Function, instances: int, sandboxes: int, now: int) -> int:
+        """How many of ``instances`` fit the memory budget; asks idle ones elsewhere to make room for the rest."""
+        each = function.spec.memory_mb
+        fixed = sandboxes * self.config.sandbox_overhead_mb
+        free = self.config.memory_budget_mb - self.memory_mb - fixed
+        fits = max(0, min(instances, free // each))
+        if fits < instances:
+            function.short_of = "memory"
+            upkeep.make_room(self, function, (instances - fits) * each + fixed, now)
+        return fits
+
+    # -- sandboxes and instances ------------------------------------------------------------------------------------
+
+    def _sandbox_up(self, event: SandboxUp, now: int) -> None:
+        sandbox = self.sandboxes.get(event.sandbox)
+        if sandbox is None or sandbox.state is not SandboxState.BOOTING:
+            return
+        self.boots.succeeded()
+        function, sandbox.function = sandbox.function, None
+        sandbox.move(SandboxState.GENERIC, now)
+        if function is None:
+            return
+        need = self._instances_short(function, now)
+        if need <= 0 and not (function.wanted and not function.sandboxes):
+            return
+        fits = self._affordable(function, min(max(need, 0), self.slots(function)), 0, now)
+        if fits > 0 or need <= 0:
+            self._bind(sandbox, function, fits, StartKind.COLD, now)
+
+    def _sandbox_ready(self, event: SandboxReady, now: int) -> None:
+        sandbox = self.sandboxes.get(event.sandbox)
+        if sandbox is None or sandbox.state is not SandboxState.BINDING or sandbox.function is None:
+            return
+        sandbox.move(SandboxState.BOUND, now)
+        sandbox.function.init.succeeded()
+        sandbox.function.wanted = sandbox.function.spec.min_instances > 0
+        self._grow(sandbox.function, now)
+
+    def _init_failed(self, event: InitFailed, now: int) -> None:
+        sandbox = self.sandboxes.get(event.sandbox)
+        if sandbox is not None and sandbox.state is SandboxState.BINDING:
+            self.fail_init(sandbox, event.error, now)
+
+    def fail_init(self, sandbox: Sandbox, error: FaasError, now: int) -> None:
+        """The module did not load: whoever waits for it is told why, and the sandbox goes."""
+        function = sandbox.function
+        assert function is not None
+        function.init.failed(now, error.message, error)
+        function.wanted = False
+        self.remove(sandbox, now)
+        if function.live == 0:
+            while function.queue:
+                self.reject(function.queue.popleft(), error)
+
+    def _instance_up(self, event: InstanceUp, now: int) -> None:
+        instance = self.instances.get(event.instance)
+        if instance is None or instance.state is not InstanceState.STARTING:
+            return
+        function = instance.function
+        instance.move(InstanceState.IDLE, now)
+        instance.up_ns = now
+        function.starting -= 1
+        function.serving += 1
+        function.available.append(instance)
+        self._serve(function, now)
+
+    def _retire(self, instance: Instance, now: int) -> None:
+        """Take an instance out of service; its end is awaited."""
+        function = instance.function
+        if instance.state is InstanceState.STARTING:
+            function.starting -= 1
+        elif instance.state in (InstanceState.IDLE, InstanceState.BUSY):
+            function.serving -= 1
+            if instance in function.available:
+                function.available.remove(instance)
+        instance.move(InstanceState.STOPPING, now)
+
+    def stop(self, instance: Instance, now: int) -> None:
+        """Ask an idle instance to end."""
+        self._retire(instance, now)
+        self._out.append(Stop(instance.id))
+
+    def kill(self, instance: Instance, now: int) -> None:
+        """End an instance that holds no call."""
+        self._retire(instance, now)
+        self._out.append(Kill(instance.id))
+
+    def _instance_down(self, event: InstanceDown, now: int) -> None:
+        instance = self.instances.get(event.instance)
+        if instance is None:
+            return
+        function = instance.function
+        self._drop_instance(instance, event.cause, event.exit, now)
+        if instance.sandbox.state in (SandboxState.BOUND, SandboxState.BINDING):
+            self._out.append(Resize(instance.sandbox.id, len(instance.sandbox.instances) * function.spec.memory_mb))
+        self._after_release(function, now)
+
+    def _drop_instance(self, instance: Instance, cause: Cause, exit_text: str, now: int) -> None:
+        if instance.state is not InstanceState.STOPPING:
+            self._retire(instance, now)
+        instance.move(InstanceState.STOPPED, now)
+        del self.instances[instance.id]
+        del instance.sandbox.instances[instance.id]
+        self.memory_mb -= instance.function.spec.memory_mb
+        for call in list(instance.calls.values()):
+            self._end_running(call)
+            self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
+
+    def _after_release(self, function: Function, now: int) -> None:
+        """Memory came free: first the function it belonged to, then whoever is short of memory."""
+        if function.queue:
+            self._grow(function, now)
+        if self.queued:
+            for other in self.functions.values():
+                if other.short_of == "memory" and other is not function and other.queue:
+                    self._grow(other, now)
+
+    def remove(self, sandbox: Sandbox, now: int) -> None:
+        """Have the sandbox removed; its calls fail now, its memory counts until the engine says that it is gone."""
+        function = sandbox.function if sandbox.state is not SandboxState.BOOTING else None
+        sandbox.move(SandboxState.REMOVED, now)
+        self._out.append(Remove(sandbox.id))
+        for instance in list(sandbox.instances.values()):
+            self._drop_instance(instance, Cause.KILLED, "", now)
+        if function is not None:
+            function.sandboxes.pop(sandbox.id, None)
+
+    def command_remove(self, sandbox: Sandbox) -> None:
+        """Say it again: the engine has not confirmed."""
+        self._out.append(Remove(sandbox.id))
+
+    def _sandbox_down(self, event: SandboxDown, now: int) -> None:
+        sandbox = self.sandboxes.get(event.sandbox)
+        if sandbox is None:
+            return
+        function, state = sandbox.function, sandbox.state
+        if state is SandboxState.BOOTING:
+            self.boots.failed(now, event.reason)
+        if state is SandboxState.BINDING:
+            assert function is not None
+            self.fail_init(sandbox, init_crash(function.spec, event.cause, event.reason), now)
+        for instance in list(sandbox.instances.values()):
+            self._drop_instance(instance, event.cause, event.reason, now)
+        del self.sandboxes[sandbox.id]
+        self.memory_mb -= self.config.sandbox_overhead_mb
+        if function is not None:
+            function.sandboxes.pop(sandbox.id, None)
+            self._after_release(function, now)
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002
+        upkeep.enforce_limits(self, now)
+        for function in list(self.functions.values()):
+            if function.queue or function.wanted:
+                self._grow(function, now)
+            upkeep.cool(self, function, now)
+            if function.draining and not function.sandboxes and not function.queue and not function.running:
+                del self.functions[function.spec.key]
+        upkeep.expire_queues(self, now)
+        upkeep.replenish(self, now)
+
+    def overload(self, function: Function, what: str) -> FaasError:
+        """The refusal that fits why the function can't grow."""
+        return self._overload(function, what)
+
+    def shut_down(self) -> None:
+        """Refuse calls from now on."""
+        self.closing = True
+
+
+def crash(spec: FunctionSpec, cause: Cause, exit_text: str) -> FaasError:
+    """What the caller of an instance that died is told."""
+    if cause is Cause.OOM:
+        return InstanceCrashed(
+            f"the function needed more than its {spec.memory_mb} MB of memory and was stopped; raise `memory`", "oom"
+        )
+    if cause is Cause.EXIT:
+        return InstanceCrashed(f"the function's process ended before it answered ({exit_text})", exit_text)
+    return InstanceCrashed("the function's sandbox ended before it answered", exit_text or cause.value)
+
+
+def init_crash(spec: FunctionSpec, cause: Cause, reason: str) -> FaasError:
+    """What those who wait for a module are told whose import took the sandbox down."""
+    if cause is Cause.OOM:
+        return InstanceCrashed(f"loading the function needed more than its {spec.memory_mb} MB; raise `memory`", "oom")
+    return InstanceCrashed("the sandbox ended while it loaded the function", reason or cause.value)
