@@ -56,6 +56,7 @@ from faas.pool.messages import (
 from faas.pool.pool import Pool
 from faas.ports import Clock, Engine, Entry, LogLine, LogSink
 from faas.wire import Chunk, Error, Log, Result, Stream
+from faas.wire.schema import FINAL_ERROR_KINDS
 
 log = logging.getLogger(__name__)
 
@@ -299,8 +300,17 @@ class Invoker:
         self._slow_tick = True
         self.apply(Tick())
         self._slow_tick = not self.pool.queued
+        if len(self.versions) > 2 * len(self.pool.functions) + 64:
+            self._drop_unused()
         seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
         self._ticker = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _drop_unused(self) -> None:
+        """Forget versions that the pool has forgotten and no call holds."""
+        held = {run.version.key for run in self.runs.values()}
+        for key in [key for key in self.versions if key not in self.pool.functions and key not in held]:
+            del self.versions[key], self._specs[key]
+            self._performer.forget(key)
 
     def _dispatch(self, command: Dispatch, now: int) -> None:
         run = self.runs.get(command.call)
@@ -335,14 +345,16 @@ class Invoker:
             self._stream(channel, run, frame)
         elif type(frame) is Error:
             run.cpu_ns, run.peak_bytes = frame.cpu_ns, frame.peak_bytes
-            self.apply(Finished(channel.instance, run.call.id, reusable=frame.kind not in ("oom", "exit")))
+            leaving = frame.kind in FINAL_ERROR_KINDS or channel.session.has_exited(channel.instance)
+            self.apply(Finished(channel.instance, run.call.id, not leaving))
             self.end(run, _function_error(frame, run.version.manifest.memory_mb))
 
     def _result(self, channel: Channel, run: Run, frame: Result) -> None:
         run.cpu_ns = frame.cpu_ns
         run.peak_bytes = frame.peak_bytes
         now = self._clock.monotonic_ns()
-        self.apply(Finished(channel.instance, frame.invocation_id))
+        reusable = not channel.session.has_exited(channel.instance)
+        self.apply(Finished(channel.instance, frame.invocation_id, reusable))
         if run.stream is not None:
             run.bytes_out = run.stream.bytes_out
             self.end(run, None, now=now)

@@ -71,6 +71,10 @@ class Performer:
         if sandbox in self._owner.sessions:
             self._owner.spawn(self._clear(sandbox))
 
+    def forget(self, key: str) -> None:
+        """The version is not used here any more."""
+        self._attached.pop(key, None)
+
     def invoke_frame(self, run: Run, deadline_unix_ns: int) -> Invoke:
         call, http = run.call, run.call.http
         request = None

@@ -148,11 +148,16 @@ class Session:
             else:
                 self._later(WORD_WAIT_S, channel.instance)
 
+    def has_exited(self, instance: str) -> bool:
+        """The zygote has said so, though the channel may still hold what the instance wrote last."""
+        return instance in self._exits
+
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _exited(self, frame: Exited) -> None:
         self._exits[frame.instance_id] = frame
-        if frame.instance_id in self.channels:
+        channel = self.channels.get(frame.instance_id)
+        if channel is not None and channel.connection.open_ids:
             self._later(DRAIN_WAIT_S, frame.instance_id)
         else:
             self._expected.discard(frame.instance_id)

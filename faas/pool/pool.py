@@ -127,12 +127,13 @@ class Pool:
         waiting = len(function.queue) - function.starting * function.spec.concurrency
         if waiting < self.config.queue_depth_max:
             return None
-        return self._overload(function, f"{len(function.queue)} calls are waiting already")
+        return self.overload(function, f"{len(function.queue)} calls are waiting already")
 
-    def _overload(self, function: Function, what: str) -> FaasError:
+    def overload(self, function: Function, what: str) -> FaasError:
         """429 when the function's own limit is the reason, 503 when the node has no room."""
         if function.short_of == "memory" or function.live == 0:
-            reason = self.boots.reason or "the node's memory budget is used up"
+            full = "the node's memory budget is used up" if function.short_of == "memory" else ""
+            reason = full or self.boots.reason or "its sandbox has not started yet"
             return NoCapacity(f"{what} and no instance could be started: {reason}")
         limit = function.spec.max_instances
         return Throttled(f"{what} for {function.spec.key} (max_instances {limit}); slow down or raise the limit")
@@ -515,10 +516,6 @@ class Pool:
                 del self.functions[function.spec.key]
         upkeep.expire_queues(self, now)
         upkeep.replenish(self, now)
-
-    def overload(self, function: Function, what: str) -> FaasError:
-        """The refusal that fits why the function can't grow."""
-        return self._overload(function, what)
 
     def shut_down(self) -> None:
         """Refuse calls from now on."""

@@ -1,0 +1,57 @@
+"""The channel between node and sandbox, sans-io: bytes in, frames out. Specified in ``runtimes/README.md``."""
+
+from faas.wire.connection import Connection, Role, State
+from faas.wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from faas.wire.frames import (
+    FRAME_BYTES_MAX,
+    PROTOCOL,
+    Cancel,
+    Chunk,
+    Drain,
+    Error,
+    Exited,
+    Fork,
+    Frame,
+    Hello,
+    Http,
+    Init,
+    InitConfig,
+    Invoke,
+    Kill,
+    Log,
+    Ready,
+    Result,
+    Stream,
+    encode,
+)
+from faas.wire.schema import decode
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "PROTOCOL",
+    "Cancel",
+    "Chunk",
+    "Connection",
+    "Drain",
+    "Error",
+    "Exited",
+    "Fork",
+    "Frame",
+    "Hello",
+    "Http",
+    "Init",
+    "InitConfig",
+    "Invoke",
+    "Kill",
+    "LocalProtocolError",
+    "Log",
+    "ProtocolError",
+    "Ready",
+    "RemoteProtocolError",
+    "Result",
+    "Role",
+    "State",
+    "Stream",
+    "decode",
+    "encode",
+]

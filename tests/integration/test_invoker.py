@@ -1,0 +1,379 @@
+"""The invoker on real sockets, with sandboxes that say exactly what each test wants said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from faas.invoker.clock import SystemClock
+from faas.invoker.ids import new_id
+from faas.invoker.invoker import Invoker, InvokerConfig
+from faas.model.errors import EngineUnavailable, FunctionFailed
+from faas.model.function import FunctionVersion
+from faas.model.invocation import Call, Reply, Trigger
+from faas.model.manifest import Manifest
+from faas.pool.entities import PoolConfig
+from faas.ports import Entry, LogLine
+from faas.testing.sandbox import Answer, FakeEngine, FakeInstance, FakeSandbox, Peer, echo
+from faas.wire import Chunk, Error, Exited, Frame, Hello, Log, Result, Stream
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(frozen=True)
+class Attached:
+    code: str
+    layers: tuple[str, ...] = ("layer",)
+
+
+class Content:
+    async def attach(self, version: FunctionVersion) -> Attached:
+        return Attached(version.name)
+
+
+class Kept:
+    """Journal and log sink that keep what they get."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.lines: list[LogLine] = []
+        self.full = False
+
+    def append(self, entry: Entry) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.entries.append(entry)
+        return len(self.entries)
+
+    def write(self, line: LogLine) -> None:
+        self.lines.append(line)
+
+    async def read(self, *_: object, **__: object) -> list[LogLine]:
+        return self.lines
+
+    async def follow(self, *_: object, **__: object) -> AsyncIterator[LogLine]:
+        for line in self.lines:
+            yield line
+
+
+@dataclass
+class Node:
+    invoker: Invoker
+    engine: FakeEngine
+    kept: Kept
+
+    async def call(self, payload: bytes = b"{}", **settings: object) -> Reply:
+        return await self.invoker.invoke(version(**settings), Call(new_id(), Trigger.DIRECT, payload))
+
+    def only_sandbox(self) -> FakeSandbox:
+        """The sandbox that is bound."""
+        (found,) = [s for s in self.engine.sandboxes.values() if s.init]
+        return found
+
+
+VERSIONS: dict[str, FunctionVersion] = {}
+
+
+def version(**settings: object) -> FunctionVersion:
+    known = VERSIONS.get(repr(settings))
+    if known is None:
+        manifest = Manifest.model_validate({"name": "hello", "entry": "hello", "timeout_ms": 5000, **settings})
+        known = VERSIONS[repr(settings)] = FunctionVersion(
+            namespace="default", name="hello", version=len(VERSIONS) + 1, manifest=manifest, bundle="b"
+        )
+    return known
+
+
+@asynccontextmanager
+async def node(tmp_path: Path, answer: Answer = echo, **pool: int) -> AsyncIterator[Node]:
+    kept, engine = Kept(), FakeEngine(answer)
+    config = InvokerConfig("n1", tmp_path / "run", PoolConfig(**{"memory_budget_mb": 4000, **pool}))
+    invoker = Invoker(config, engine, Content(), kept, kept, SystemClock())
+    await invoker.start()
+    try:
+        yield Node(invoker, engine, kept)
+    finally:
+        await invoker.close(drain_s=0.1)
+    assert not engine.sandboxes, "close() left sandboxes"
+    assert not list((tmp_path / "run").iterdir()), "close() left sockets"
+
+
+async def test_a_call_is_answered_metered_and_journalled_first(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        reply = await n.call(b'{"a": 1}')
+        assert (reply.error, reply.status, reply.payload) == (None, 200, b'{"a": 1}')
+        record = reply.record
+        assert (record.status, record.start, record.bytes_in, record.bytes_out) == ("ok", record.start, 8, 8)
+        assert record.billed_ms >= 1
+        assert record.run_ns > 0
+        assert [e.record for e in n.kept.entries] == [record]
+        assert (await n.call()).record.start == "warm"
+
+
+async def test_the_zygote_is_told_whose_it_is(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        await n.call(env={"SIZE": "1"}, memory_mb=256)
+        init = n.only_sandbox().init
+        assert init["code"] == "/store/hello"
+        assert init["layers"] == ["/store/layer"]
+        assert (init["env"], init["memory_mb"], init["entry"]) == ({"SIZE": "1"}, 256, "hello")
+        assert n.engine.sizes[n.only_sandbox().spec.id] > 256_000_000
+
+
+async def test_an_answer_withheld_when_it_cannot_be_recorded(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        n.kept.full = True
+        assert (await n.call()).error.code == "store-unavailable"  # type: ignore[union-attr]
+        n.kept.full = False
+        assert (await n.call()).error is None
+
+
+@pytest.mark.parametrize("order", ["channel first", "word first"])
+@pytest.mark.parametrize(
+    ("code", "signal", "ooms", "status", "exit_text"),
+    [(3, None, 0, "crashed", "code:3"), (None, 11, 0, "crashed", "signal:SIGSEGV"), (None, 9, 1, "oom", "oom")],
+)
+async def test_how_an_instance_died_is_told_whichever_way_the_news_comes(
+    tmp_path: Path, order: str, code: int | None, signal: int | None, ooms: int, status: str, exit_text: str
+) -> None:
+    async def dying(instance: FakeInstance, call: str, payload: bytes) -> None:
+        if payload != b"die":
+            await echo(instance, call, payload)
+            return
+        sandbox = n.only_sandbox()
+        n.engine.ooms[sandbox.spec.id] = ooms
+        assert sandbox.control is not None
+        del sandbox.instances[instance.id]
+        word = Exited(instance.id, code, signal, 0, 0)
+        if order == "word first":
+            sandbox.control.send(word)
+            await sandbox.control.writer.drain()
+            await asyncio.sleep(0.02)
+            instance.peer.close()
+        else:
+            instance.peer.close()
+            await asyncio.sleep(0.02)
+            sandbox.control.send(word)
+
+    async with node(tmp_path, dying) as n:
+        reply = await n.call(b"die")
+        assert reply.error is not None
+        assert (reply.record.status, reply.error.exit) == (status, exit_text)  # type: ignore[attr-defined]
+        assert (await n.call(b"1")).error is None
+
+
+async def test_what_an_instance_wrote_before_it_died_counts(tmp_path: Path) -> None:
+    """The zygote's word overtakes the answer: they come over different sockets."""
+
+    async def answers_then_exits(instance: FakeInstance, call: str, payload: bytes) -> None:
+        sandbox = n.only_sandbox()
+        assert sandbox.control is not None
+        del sandbox.instances[instance.id]
+        sandbox.control.send(Exited(instance.id, 0, None, 0, 0))
+        await sandbox.control.writer.drain()
+        await asyncio.sleep(0.02)
+        await echo(instance, call, payload)
+        instance.peer.close()
+
+    async with node(tmp_path, answers_then_exits) as n:
+        assert (await n.call(b"1")).payload == b"1"
+        assert (await n.call(b"2")).payload == b"2"
+
+
+async def test_past_the_deadline_only_that_instance_is_killed(tmp_path: Path) -> None:
+    async def sleeps(instance: FakeInstance, call: str, payload: bytes) -> None:
+        if payload == b"sleep":
+            await asyncio.sleep(60)
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, sleeps) as n:
+        other = asyncio.ensure_future(n.call(b"1", timeout_ms=200))
+        reply = await n.call(b"sleep", timeout_ms=200)
+        assert (reply.record.status, reply.error.code) == ("timeout", "timeout")  # type: ignore[union-attr]
+        assert reply.record.run_ns >= 200_000_000
+        assert (await other).error is None
+        sandbox = n.only_sandbox()
+        assert (await n.call(b"2", timeout_ms=200)).error is None
+        assert n.only_sandbox() is sandbox
+
+
+async def test_a_module_that_does_not_load_fails_load_and_calls(tmp_path: Path) -> None:
+    def refuse(_: FakeSandbox) -> Frame:
+        return Error("", "function", "ImportError", "no module named x", "Traceback ...", 0, 0)
+
+    async with node(tmp_path) as n:
+        n.engine.prepare = lambda sandbox: setattr(sandbox, "on_init", refuse)
+        for sandbox in n.engine.sandboxes.values():
+            sandbox.on_init = refuse
+        with pytest.raises(FunctionFailed) as caught:
+            await n.invoker.load(version())
+        assert (caught.value.error_type, caught.value.traceback) == ("ImportError", "Traceback ...")
+        reply = await n.call()
+        assert isinstance(reply.error, FunctionFailed)
+        assert reply.record.status == "function_error"
+
+
+async def test_load_imports_without_an_instance(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        assert await n.invoker.load(version()) > 0
+        assert n.invoker.stats()["instances"] == {}
+        assert (await n.call()).record.start == "warm"
+
+
+async def test_a_broken_frame_costs_the_instance_its_life_and_nobody_else(tmp_path: Path) -> None:
+    async def hostile(instance: FakeInstance, call: str, payload: bytes) -> None:
+        if payload == b"break":
+            instance.peer.send_bytes(b"\xff\xff\xff\xff garbage")
+        elif payload == b"foreign":
+            instance.send(Result("f" * 32, 200, (), 0, 0, b"stolen"))
+        else:
+            await echo(instance, call, payload)
+
+    async with node(tmp_path, hostile) as n:
+        neighbour = asyncio.ensure_future(n.call(b"1", max_instances=50))
+        for nonsense in (b"break", b"foreign"):
+            reply = await n.call(nonsense)
+            assert reply.error is not None
+            assert reply.record.status == "crashed"
+        assert (await neighbour).error is None
+        assert (await n.call(b"2")).error is None
+
+
+async def test_who_was_not_asked_for_is_turned_away(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        await n.call()
+        sandbox = n.only_sandbox()
+        for hello in (Hello(1, "zygote", "", 7, {}), Hello(1, "instance", f"{sandbox.spec.id}-999", 7, {})):
+            peer = await Peer.dial(sandbox.spec.socket_dir)
+            peer.send(hello)
+            assert await asyncio.wait_for(peer.receive(), 5) is None
+            peer.close()
+        assert (await n.call()).error is None
+
+
+async def test_a_sandbox_that_ends_fails_its_calls_and_is_cleared_away(tmp_path: Path) -> None:
+    async def takes_all_down(instance: FakeInstance, call: str, payload: bytes) -> None:
+        if payload == b"die":
+            sandbox = n.only_sandbox()
+            assert sandbox.control is not None
+            sandbox.control.close()
+        else:
+            await echo(instance, call, payload)
+
+    async with node(tmp_path, takes_all_down) as n:
+        reply = await n.call(b"die")
+        assert reply.record.status == "crashed"
+        assert (await n.call(b"1")).error is None
+        assert len(n.engine.removed) == 1
+
+
+async def test_an_engine_that_fails_is_tried_again_and_callers_hear_its_words(tmp_path: Path) -> None:
+    async with node(tmp_path, generic_sandboxes=0, queue_wait_ns=300_000_000) as n:
+        n.engine.boot_error = EngineUnavailable("no space left on device")
+        reply = await n.call()
+        assert reply.error is not None
+        assert reply.error.code == "no-capacity"
+        assert "no space left" in reply.error.message
+        n.engine.boot_error = None
+        async with asyncio.timeout(30):
+            while (await n.call()).error is not None:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_caller_who_leaves_while_waiting_takes_the_call_along(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def waits(instance: FakeInstance, call: str, payload: bytes) -> None:
+        await gate.wait()
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, waits) as n:
+        first = asyncio.ensure_future(n.call(b"1", max_instances=1))
+        async with asyncio.timeout(5):
+            while n.invoker.pool.instances == {} or not next(iter(n.invoker.pool.instances.values())).calls:
+                await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(n.call(b"2", max_instances=1))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        assert (await first).payload == b"1"
+        assert [e.record.status for e in n.kept.entries] == ["rejected", "ok"]
+
+
+async def test_streams_come_in_pieces_and_are_metered_at_their_end(tmp_path: Path) -> None:
+    async def streams(instance: FakeInstance, call: str, payload: bytes) -> None:
+        instance.send(Stream(call, 201, ((b"content-type", b"text/plain"),)))
+        for _ in range(3):
+            instance.send(Chunk(call, b"x" * 10))
+        if payload == b"fail":
+            instance.send(Error(call, "function", "ValueError", "half-way", "", 0, 0))
+        else:
+            instance.send(Result(call, 201, (), 5, 6, b""))
+
+    async with node(tmp_path, streams) as n:
+        reply = await n.call()
+        assert reply.stream is not None
+        assert b"".join([chunk async for chunk in reply.stream]) == b"x" * 30
+        assert (reply.status, reply.record.bytes_out, reply.record.status) == (201, 30, "ok")
+        assert [e.record for e in n.kept.entries] == [reply.record]
+        broken = await n.call(b"fail")
+        assert broken.stream is not None
+        with pytest.raises(FunctionFailed, match="half-way"):
+            async for _ in broken.stream:
+                pass
+        assert broken.record.status == "function_error"
+
+
+async def test_a_reader_who_is_slow_slows_the_instance_down(tmp_path: Path) -> None:
+    sent = 0
+
+    async def floods(instance: FakeInstance, call: str, payload: bytes) -> None:
+        nonlocal sent
+        instance.send(Stream(call, 200, ()))
+        for _ in range(200):
+            instance.send(Chunk(call, b"x" * 100_000))
+            await instance.peer.writer.drain()
+            sent += 1
+        instance.send(Result(call, 200, (), 0, 0, b""))
+
+    async with node(tmp_path, floods) as n:
+        reply = await n.call(timeout_ms=30_000)
+        await asyncio.sleep(0.3)
+        assert sent < 100, "twenty megabytes went into the node's memory"
+        assert reply.stream is not None
+        assert sum([len(chunk) async for chunk in reply.stream]) == 20_000_000
+
+
+async def test_log_lines_carry_where_they_come_from(tmp_path: Path) -> None:
+    async def logs(instance: FakeInstance, call: str, payload: bytes) -> None:
+        instance.send(Log(call, "stdout", 1_700_000_000_000_000_000, "hi"))
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, logs) as n:
+        reply = await n.call()
+        (line,) = n.kept.lines
+        assert (line.function, line.stream, line.text) == ("hello", "stdout", "hi")
+        assert line.invocation_id == reply.record.invocation_id
+
+
+async def test_closing_lets_running_calls_finish_and_refuses_new_ones(tmp_path: Path) -> None:
+    async def slow(instance: FakeInstance, call: str, payload: bytes) -> None:
+        await asyncio.sleep(0.3)
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, slow) as n:
+        running = asyncio.ensure_future(n.call(b"1"))
+        async with asyncio.timeout(5):
+            while not n.invoker.runs or not next(iter(n.invoker.runs.values())).dispatched_ns:
+                await asyncio.sleep(0.01)
+        closing = asyncio.ensure_future(n.invoker.close(drain_s=5))
+        await asyncio.sleep(0.01)
+        assert (await n.call(b"2")).error.code == "no-capacity"  # type: ignore[union-attr]
+        assert (await running).payload == b"1"
+        await closing
