@@ -82,7 +82,7 @@ class Content(Protocol):
 
 
 class Journal(Protocol):
-    def append(self, entry: Entry) -> int:
+    def record(self, entry: Entry) -> None:
         """Write the entry to the local journal; raises ``OSError`` when it can't be written."""
 
 
@@ -201,6 +201,10 @@ class Invoker:
         except TimeoutError:
             reason = self.pool.boots.reason or "the node's memory budget is used up"
             raise NoCapacity(f"no sandbox to load {version.key} in: {reason}") from None
+
+    def keep(self, version: FunctionVersion) -> None:
+        """Have the version loaded, and its ``min_instances`` running, without waiting for that."""
+        self.apply(Prepare(self._spec(version)))
 
     async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
         """Let the sandboxes of every version but ``keep`` finish what they have, then go."""
@@ -405,8 +409,8 @@ class Invoker:
             status = Status.OK if error is None else self._status(run, error)
         record = run.record(status, self.config.node, now or self._clock.monotonic_ns())
         try:
-            self._journal.append(run.entry(record, error))
-        except OSError as failure:
+            self._journal.record(run.entry(record, error))
+        except (OSError, ValueError, TypeError, OverflowError) as failure:
             log.error("the journal could not be written: %s", failure)
             error = StoreUnavailable("the call's usage could not be recorded, so its answer is withheld")
         self._observe(record)

@@ -1,0 +1,1 @@
+"""Pure money: measured transitions become usage records, and usage records become exact sums."""

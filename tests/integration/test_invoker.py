@@ -44,11 +44,10 @@ class Kept:
         self.lines: list[LogLine] = []
         self.full = False
 
-    def append(self, entry: Entry) -> int:
+    def record(self, entry: Entry) -> None:
         if self.full:
             raise OSError(28, "No space left on device")
         self.entries.append(entry)
-        return len(self.entries)
 
     def write(self, line: LogLine) -> None:
         self.lines.append(line)

@@ -1,0 +1,37 @@
+# make help lists what there is to do. Everything works on a fresh machine with Python 3.11 and GNU make.
+.DEFAULT_GOAL := help
+.PHONY: help setup develop up test check format bench image soak
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: ## install into .venv; `.venv/bin/faas up` then starts a bare node
+	@deploy/setup.sh --no-dev --inexact
+
+develop:
+	@deploy/setup.sh
+
+up: setup ## a running node with a function in it, on http://127.0.0.1:8080
+	@exec .venv/bin/faas up --demo
+
+test: develop ## the whole test suite, on real parts; as root on Debian it starts a Docker engine (ARGS="-k word" to narrow)
+	@deploy/with-engine.sh .venv/bin/pytest $(ARGS)
+
+check: develop ## format, lint, types, imports
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy --namespace-packages --explicit-package-bases faas runtimes tests
+	@.venv/bin/lint-imports
+
+format: develop ## mend format and what lint can mend by itself
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+bench: develop ## DESIGN section 7 measured, beside a bare server in the same run (ARGS="--help" for choices)
+	@deploy/with-engine.sh .venv/bin/python -m tests.bench $(ARGS)
+
+image: setup ## build the runtime image on this machine's Docker engine
+	@deploy/with-engine.sh .venv/bin/faas runtime build python
+
+soak: develop ## a thousand kills during load, then every record accounted for (ARGS="--kills 100" for fewer)
+	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(ARGS)

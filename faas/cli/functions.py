@@ -1,0 +1,137 @@
+"""`faas ls`, `show`, `rm`: the functions of a namespace."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from faas.cli import out
+from faas.cli.client import Node, connect, escape
+from faas.cli.invocations import invocation_line
+from faas.cli.options import Json, Key, Namespace, Url, example
+
+RECENT = 5
+VERSIONS = 5
+Name = Annotated[str, typer.Argument(help="The function.")]
+
+
+def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+    """List functions."""
+    node = connect(url, key, namespace)
+    with out.Progress("asking the node"):
+        functions = node.call("GET", "/v1/functions")["functions"]
+    if as_json:
+        out.emit_json(functions)
+        return
+    if not functions:
+        out.note("no functions yet; write one with: faas init hello")
+        return
+    now_s = time.time()
+    rows = [
+        [
+            entry["name"],
+            str(entry["version"]),
+            summary(entry["instances"]),
+            out.size(entry["manifest"]["memory_mb"] << 20),
+            out.ago(out.unix_s(entry["created_at"]), now_s),
+            entry["url"] + ("" if entry["public"] else "  (needs a key)"),
+        ]
+        for entry in functions
+    ]
+    out.table(["NAME", "VERSION", "INSTANCES", "MEMORY", "DEPLOYED", "URL"], rows, right=["VERSION", "MEMORY"])
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """``{"IDLE": 2, "BUSY": 1}`` -> ``1 busy, 2 idle``; a function that nobody calls has zero."""
+    return ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()) if count) or "zero"
+
+
+def show(name: Name, as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+    """Show a function: settings, versions, what is warm and why, recent invocations."""
+    node = connect(url, key, namespace)
+    with out.Progress("asking the node"):
+        found = _look_up(node, name)
+    if as_json:
+        out.emit_json(found)
+        return
+    out.pairs(
+        [
+            ("function", f"{found['namespace']}/{found['name']}"),
+            ("version", f"{found['version']}, deployed {found['created_at']}"),
+            ("url", found["url"] + ("" if found["public"] else "  (needs an API key)")),
+            ("settings", "\n".join(settings_lines(found["manifest"]))),
+            ("versions", "\n".join(version_lines(found["versions"]))),
+            ("instances", "\n".join(sandbox_lines(found["sandboxes"]))),
+            ("recent", "\n".join(map(invocation_line, found["invocations"])) or "no invocations on record"),
+        ]
+    )
+
+
+def _look_up(node: Node, name: str) -> dict[str, Any]:
+    path = f"/v1/functions/{escape(name)}"
+    return {
+        **node.call("GET", path),
+        **node.call("GET", f"{path}/versions"),
+        **node.call("GET", f"{path}/instances"),
+        **node.call("GET", f"{path}/invocations", query={"limit": str(RECENT)}),
+    }
+
+
+def settings_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """The settings that matter at a glance, then those that are set at all."""
+    keep_alive = manifest["keep_alive_ms"]
+    kept = "auto" if keep_alive is None else out.milliseconds(keep_alive)
+    memory, timeout = out.size(manifest["memory_mb"] << 20), out.milliseconds(manifest["timeout_ms"])
+    lines = [
+        f"memory {memory}, timeout {timeout}, concurrency {manifest['concurrency']}, network {manifest['network']}",
+        f"instances {manifest['min_instances']} to {manifest['max_instances']}, keep-alive {kept}",
+    ]
+    lines += [f"{name}={value}" for name, value in manifest["env"].items()]
+    for key, label in (("dependencies", "needs"), ("secrets", "secrets"), ("queues", "queue"), ("crons", "cron")):
+        lines += [f"{label} {item if isinstance(item, str) else json.dumps(item)}" for item in manifest[key]]
+    return lines
+
+
+def version_lines(versions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Newest first, as the node gives them."""
+    lines = [f"{entry['version']}  {entry['created_at']}" for entry in versions[:VERSIONS]]
+    return lines + ([f"and {len(versions) - VERSIONS} more"] if len(versions) > VERSIONS else [])
+
+
+def sandbox_lines(sandboxes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each sandbox with its instances below it, and why they are there."""
+    if not sandboxes:
+        return ["zero: nothing runs until somebody calls"]
+    lines = []
+    for sandbox in sandboxes:
+        lines.append(
+            f"{sandbox['sandbox']}  version {sandbox['version']}  {sandbox['state'].lower()}: {sandbox['why']}"
+        )
+        counts = Counter((instance["state"].lower(), instance["why"]) for instance in sandbox["instances"])
+        lines += [f"  {count} {state}: {why}" for (state, why), count in counts.items()]
+    return lines
+
+
+def rm(name: Name, as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+    """Remove a function and its versions.
+
+    Running calls end first; its usage stays on record.
+    """
+    node = connect(url, key, namespace)
+    with out.Progress(f"removing {name}"):
+        node.call("DELETE", f"/v1/functions/{escape(name)}", timeout_s=None)
+    if as_json:
+        out.emit_json({"name": name, "removed": True})
+        return
+    out.say(f"removed {name}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=example("faas ls", "faas ls --json"))(ls)
+    app.command(epilog=example("faas show hello"))(show)
+    app.command(epilog=example("faas rm hello"))(rm)

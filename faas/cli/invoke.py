@@ -1,0 +1,152 @@
+"""`faas invoke`: a direct call."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faas.cli import out
+from faas.cli.client import Response, connect, escape
+from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.out import CliError
+
+JSON_TYPE = "application/json"
+BYTES_TYPE = "application/octet-stream"
+
+
+def read_data(data: str | None, content_type: str | None) -> tuple[bytes, str]:
+    """The body and its content type from ``-d``: JSON text, ``@FILE``, or ``-`` for stdin; None is the event ``{}``."""
+    if data is None:
+        return b"", content_type or JSON_TYPE
+    if data == "-":
+        body = sys.stdin.buffer.read()
+        return body, content_type or (JSON_TYPE if _is_json(body) else BYTES_TYPE)
+    if data.startswith("@"):
+        path = Path(data[1:])
+        try:
+            body = path.read_bytes()
+        except OSError as error:
+            raise CliError(f"cannot read {path}", error.strerror or "", code=2) from error
+        guessed = mimetypes.guess_type(path.name)[0]
+        return body, content_type or (JSON_TYPE if _is_json(body) else guessed or BYTES_TYPE)
+    body = data.encode("utf-8", "surrogateescape")
+    if content_type is None and not _is_json(body):
+        raise CliError(
+            "the data is not JSON",
+            data if len(data) <= 100 else data[:97] + "...",
+            "quote text:  -d '\"text\"'\nsend it as bytes:  --content-type text/plain\nsend a file:  -d @FILE",
+            code=2,
+        )
+    return body, content_type or JSON_TYPE
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def server_timing(header: str) -> dict[str, float]:
+    """``queue;dur=0.1, run;dur=2`` -> milliseconds by name (Server-Timing, W3C)."""
+    timing: dict[str, float] = {}
+    for entry in header.split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        for parameter in parameters:
+            if parameter.startswith("dur="):
+                timing[name] = float(parameter[4:])
+    return timing
+
+
+def facts(headers: Mapping[str, str]) -> dict[str, Any]:
+    """What the response headers say about an invocation; what is not known is None."""
+    billed = headers.get("faas-billed-ms")
+    version = headers.get("faas-version")
+    return {
+        "invocation_id": headers.get("faas-invocation-id"),
+        "version": int(version) if version else None,
+        "start": headers.get("faas-start"),
+        "billed_ms": int(billed) if billed else None,
+        "timing_ms": server_timing(headers.get("server-timing", "")),
+    }
+
+
+def facts_line(found: Mapping[str, Any]) -> str:
+    """``start warm · queue 0.1 ms · run 2.3 ms · billed 3 ms · version 2 · 0190...``"""
+    parts = [f"start {found['start']}"] if found["start"] else []
+    parts += [f"{phase} {out.milliseconds(ms)}" for phase, ms in found["timing_ms"].items()]
+    parts += [f"billed {out.milliseconds(found['billed_ms'])}"] if found["billed_ms"] is not None else []
+    parts += [f"version {found['version']}"] if found["version"] else []
+    return " · ".join([*parts, str(found["invocation_id"] or "")]).rstrip(" ·")
+
+
+def _write(response: Response) -> None:
+    """The result as it is, byte for byte; a person's terminal gets the newline it needs."""
+    last = b""
+    for chunk in response.chunks():
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        last = chunk
+    if sys.stdout.isatty() and last and not last.endswith(b"\n"):
+        out.say()
+
+
+def _result(response: Response) -> dict[str, Any]:
+    body = response.read()
+    content_type = response.headers.get("content-type", "")
+    if content_type.startswith(JSON_TYPE) and _is_json(body):
+        return {"result": json.loads(body)}
+    if content_type.startswith("text/"):
+        return {"result": body.decode("utf-8", "replace")}
+    return {"result_base64": base64.b64encode(body).decode()}
+
+
+def invoke(
+    name: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="The function.")],
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", metavar="JSON|@FILE|-", help="The event; {} without it.")
+    ] = None,
+    content_type: Annotated[
+        str | None, typer.Option("--content-type", metavar="TYPE", help="Anything but JSON arrives as bytes.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say how it started, how long it took and what was billed.")
+    ] = False,
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+    namespace: Namespace = None,
+) -> None:
+    """Call a function and print its result, byte for byte."""
+    node = connect(url, key, namespace)
+    body, body_type = read_data(data, content_type)
+    path = f"/v1/functions/{escape(name)}/invocations"
+    headers = {"Content-Type": body_type, "Accept": "*/*"}
+    waiting = out.Progress(f"waiting for {name}")
+    with waiting, node.stream("POST", path, body=body, headers=headers, timeout_s=None) as response:
+        waiting.stop()
+        found = facts(response.headers)
+        if as_json:
+            out.emit_json({**found, "status": response.status, **_result(response)})
+        else:
+            _write(response)
+    if verbose and not as_json:
+        out.note(out.paint(facts_line(found), out.DIM, sys.stderr))
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        epilog=example(
+            'faas invoke hello -d \'{"name": "Ada"}\'',
+            "faas invoke thumbnail -d @photo.jpg > small.jpg",
+            "curl -s https://example.com/data.json | faas invoke report -d -",
+        )
+    )(invoke)

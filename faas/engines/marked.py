@@ -1,0 +1,54 @@
+"""Finding the processes that carry our mark in their environment, and killing those and no others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from faas.engines.bubblewrap import MARK
+
+_GONE_WAIT_S = 2.0
+
+
+def kill(prefix: str) -> int:
+    """SIGKILL every process whose mark begins with ``prefix``, and those they fork meanwhile; how many that were.
+
+    A process is opened before its environment is read, so the signal reaches the very process that carries the mark,
+    whatever happens to its number. Blocks until they are gone, at most ``_GONE_WAIT_S``.
+    """
+    wanted = f"{MARK}={prefix}".encode()
+    killed: set[int] = set()
+    end = time.monotonic() + _GONE_WAIT_S
+    while True:
+        found = {pid for pid in _pids() if _kill_if_marked(pid, wanted)}
+        killed |= found
+        if not found or time.monotonic() > end:
+            return len(killed)
+        time.sleep(0.005)
+
+
+def _pids() -> list[int]:
+    own = os.getpid()
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and path.name != str(own)]
+
+
+def _kill_if_marked(pid: int, wanted: bytes) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if not any(variable.startswith(wanted) for variable in variables):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:  # gone, or somebody else's
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)

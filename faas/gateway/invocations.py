@@ -1,0 +1,365 @@
+"""The hot path: direct calls and the HTTP trigger as one plain ASGI callable.
+
+Theory of operation. Nothing here waits for the store, the disk or the engine: keys and versions come from caches
+(``auth``, ``catalog``) that fill on a miss, the body is collected within its cap and handed on unread, the invoker
+answers. No request or response objects, no middleware, no task per call; leaving callers are ``watch``'s business.
+
+Contract. Exactly one answer per request. An error before the call is a problem document; so is every outcome the
+invoker reports as an error. Once the answer has begun (a stream), a failure can only end the connection short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from starlette.types import Receive, Scope, Send
+
+from faas.gateway import body, cors
+from faas.gateway.auth import Authenticator, Grant
+from faas.gateway.catalog import Catalog, Target
+from faas.gateway.headers import Cleaner, Headers, trace_parent
+from faas.gateway.problems import log, problem
+from faas.gateway.services import Services
+from faas.gateway.watch import Flight, Watch
+from faas.model.errors import (
+    FaasError,
+    FunctionFailed,
+    InvalidRequest,
+    MethodNotAllowed,
+    NoCapacity,
+    NotFound,
+    Unauthenticated,
+)
+from faas.model.invocation import Call, HttpRequest, Reply, StartKind, Trigger
+from faas.model.usage import UsageRecord
+
+SEGMENTS_MAX: Final = 10_000
+DRAINING: Final = "This node is going down; another one, or this one in a moment, will take the call."
+_ONCE: Final = frozenset({b"authorization", b"content-type", b"faas-namespace", b"idempotency-key", b"host"})
+_START: Final = {kind.value: (b"faas-start", kind.value.encode()) for kind in StartKind}
+_NO_BODY: Final = frozenset({204, 304})
+
+HeaderMap = dict[bytes, bytes]
+
+
+class _Request(Flight):
+    """What is known of a request while it is served: enough to answer it well whatever goes wrong."""
+
+    __slots__ = ("call", "cors", "grant", "record", "scope", "send", "started", "target")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(receive)
+        self.scope = scope
+        self.send = send
+        self.grant: Grant | None = None
+        self.target: Target | None = None
+        self.call: Call | None = None
+        self.record: UsageRecord | None = None
+        self.cors: Headers = ()
+        self.started = False
+
+
+class Invocations:
+    """Serves ``POST /v1/functions/X/invocations`` (``segment`` = X) and ``/fn/X/...`` (``segment`` = None)."""
+
+    def __init__(self, services: Services, auth: Authenticator, catalog: Catalog) -> None:
+        self._invoke = services.invoker.invoke
+        self._new_id = services.new_id
+        self._bytes_max = services.limits.body_bytes_max
+        self._auth = auth
+        self._catalog = catalog
+        self._clean = Cleaner()
+        self._segments: dict[bytes, tuple[str, str, str]] = {}
+        self._random_bits = random.getrandbits
+        self.watch = Watch(services.limits.body_wait_s)
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, segment: bytes | None) -> None:
+        request = _Request(scope, receive, send)
+        self.watch.enter(request)
+        try:
+            if self.draining:
+                raise NoCapacity(DRAINING)
+            headers: HeaderMap = dict(scope["headers"])
+            if len(headers) != len(scope["headers"]):
+                _check_repeats(scope["headers"])
+            if segment is not None:
+                await self._direct(request, headers, segment)
+            else:
+                await self._http(request, headers)
+        except asyncio.CancelledError:
+            await self._cancelled(request)
+        except body.CallerGone:
+            pass
+        except FaasError as error:
+            await self._refuse(request, error)
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a clean 500 and a log line
+            await self._refuse(request, error)
+        finally:
+            self.watch.leave(request)
+
+    # -- the two ways in ------------------------------------------------------------------------------------------
+
+    async def _direct(self, request: _Request, headers: HeaderMap, segment: bytes) -> None:
+        presented = headers.get(b"authorization")
+        grant = self._auth.peek(presented) if presented is not None else None
+        if grant is None:
+            grant = await self._auth.find(presented)
+        request.grant = grant
+        _, name, qualifier = self._segments.get(segment) or self._split(segment)
+        if not grant.may_invoke:
+            grant.check_scope("invoke")
+        namespace = grant.namespace or "default"
+        query = request.scope["query_string"]
+        if query or b"faas-namespace" in headers:
+            namespace = named_namespace(query, headers.get(b"faas-namespace")) or namespace
+            grant.check_namespace(namespace)
+        if b"idempotency-key" in headers:
+            raise InvalidRequest("Idempotency-Key is not supported by this node; send the call without it.")
+        if b"prefer" in headers and b"respond-async" in headers[b"prefer"].lower():
+            raise InvalidRequest("Prefer: respond-async is not available on this node; call without it and wait.")
+        target = self._catalog.peek(namespace, name, qualifier)
+        if target is None:
+            target = await self._find(grant, namespace, name, qualifier)
+        request.target = target
+        await self._run(request, headers, Trigger.DIRECT, None)
+
+    async def _http(self, request: _Request, headers: HeaderMap) -> None:
+        scope = request.scope
+        raw: bytes = scope["raw_path"]
+        segment, _, rest = raw[4:].partition(b"/")
+        namespace, name, qualifier = self._segments.get(segment) or self._split(segment)
+        target = self._catalog.peek(namespace, name, qualifier)
+        presented = headers.get(b"authorization")
+        if target is None:
+            target = await self._find_http(request, presented, namespace, name, qualifier)
+        request.target = target
+        method: str = scope["method"]
+        if target.origins and b"origin" in headers:
+            if method == "OPTIONS" and b"access-control-request-method" in headers:
+                await cors.preflight(target, headers, request.send)
+                return
+            request.cors = cors.response_headers(target, headers[b"origin"])
+        own = await self._authorise(request, target, namespace, presented)
+        if not target.any_method and method not in target.methods:
+            raise MethodNotAllowed(f"The function '{name}' takes {', '.join(target.allow)} only.", target.allow)
+        if headers.get(b"upgrade", b"").lower() == b"websocket":
+            raise InvalidRequest("Functions do not speak WebSocket; use plain HTTP or a streamed response.")
+        path = "/" if not rest else "/" + (unquote(rest.decode("latin-1")) if b"%" in rest else rest.decode("latin-1"))
+        client = scope.get("client")
+        http = HttpRequest(
+            method,
+            path,
+            raw.decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            tuple(
+                [
+                    (n.decode("latin-1"), v.decode("latin-1"))
+                    for n, v in scope["headers"]
+                    if own or n != b"authorization"
+                ]
+            ),
+            client[0] if client else "",
+            "HTTP/" + scope["http_version"],
+        )
+        await self._run(request, headers, Trigger.HTTP, http)
+
+    async def _authorise(self, request: _Request, target: Target, namespace: str, presented: bytes | None) -> bool:
+        """Check the key where one is needed. True when the Authorization header is the function's own to see.
+
+        A key of the platform is never shown to function code, not even to a public function that is called with one.
+        """
+        if target.public:
+            if presented is None:
+                return True
+            with contextlib.suppress(FaasError):
+                grant = self._auth.peek(presented) or await self._auth.find_ours(presented)
+                if grant is not None and grant.namespace in ("", namespace):
+                    request.grant = grant
+                return grant is None
+            return False
+        grant = self._auth.peek(presented) if presented is not None else None
+        if grant is None:
+            grant = await self._auth.find(presented)
+        if grant.namespace and grant.namespace != namespace:
+            grant.check_namespace(namespace)
+        if not grant.may_invoke:
+            grant.check_scope("invoke")
+        request.grant = grant
+        return False
+
+    async def _find(self, grant: Grant, namespace: str, name: str, qualifier: str) -> Target:
+        try:
+            return await self._catalog.find(namespace, name, qualifier)
+        except NotFound as error:
+            hint = await self._catalog.hint(namespace, name) if grant.may_read else ""
+            raise NotFound(error.message + hint) from error
+
+    async def _find_http(
+        self, request: _Request, presented: bytes | None, namespace: str, name: str, qualifier: str
+    ) -> Target:
+        """Only callers with a key learn that a name does not exist; others hear that a key is needed."""
+        try:
+            return await self._catalog.find(namespace, name, qualifier)
+        except NotFound as error:
+            if presented is None:
+                raise Unauthenticated("There is no public function here; any other needs an API key.") from error
+            grant = await self._auth.find(presented)
+            grant.check_namespace(namespace)
+            request.grant = grant
+            hint = await self._catalog.hint(namespace, name) if grant.may_read else ""
+            raise NotFound(error.message + hint) from error
+
+    def _split(self, segment: bytes) -> tuple[str, str, str]:
+        """``hello.tenant@3`` to ``("tenant", "hello", "3")``; remembered, since callers repeat themselves."""
+        left, _, qualifier = unquote(segment.decode("latin-1")).partition("@")
+        name, _, namespace = left.partition(".")
+        parts = (namespace or "default", name, "" if qualifier == "latest" else qualifier)
+        if len(segment) <= 200:
+            if len(self._segments) >= SEGMENTS_MAX:
+                self._segments.clear()
+            self._segments[segment] = parts
+        return parts
+
+    # -- the call -------------------------------------------------------------------------------------------------
+
+    async def _run(self, request: _Request, headers: HeaderMap, trigger: Trigger, http: HttpRequest | None) -> None:
+        declared = headers.get(b"content-length")
+        if declared is not None:
+            if len(declared) > 6 or not declared.isdigit() or int(declared) > self._bytes_max:
+                body.check_declared(declared, self._bytes_max)
+            payload = await body.read(request.receive, self._bytes_max)
+        elif b"transfer-encoding" in headers:
+            payload = await body.read(request.receive, self._bytes_max)
+        else:
+            payload = b""
+        request.body_done()
+        target, grant = request.target, request.grant
+        assert target is not None
+        call_id = self._new_id()
+        request.call = call = Call(
+            call_id,
+            trigger,
+            payload,
+            headers.get(b"content-type", b"").decode("latin-1"),
+            grant.key.id if grant is not None else "",
+            1,
+            trace_parent(headers.get(b"traceparent"), call_id, self._random_bits),
+            http,
+        )
+        reply = await self._invoke(target.version, call)
+        request.record = reply.record
+        if reply.error is not None:
+            raise reply.error
+        await self._answer(request, reply)
+
+    async def _answer(self, request: _Request, reply: Reply) -> None:
+        status = reply.status
+        if not 200 <= status <= 599:
+            raise FunctionFailed("InvalidResponse", f"The response's status {status} is not between 200 and 599.")
+        headers = list(self._clean(reply.headers))
+        if request.cors:
+            headers = [*cors.without_own(headers), *request.cors]
+        headers += self._facts(request, reply.stream is None)
+        payload = reply.payload if status not in _NO_BODY else b""
+        if reply.stream is not None:
+            await self._stream(request, status, headers, reply)
+            return
+        if status not in _NO_BODY:
+            headers.append((b"content-length", b"%d" % len(payload)))
+        request.started = True
+        await request.send({"type": "http.response.start", "status": status, "headers": headers})
+        await request.send({"type": "http.response.body", "body": payload})
+
+    async def _stream(self, request: _Request, status: int, headers: list[tuple[bytes, bytes]], reply: Reply) -> None:
+        assert reply.stream is not None
+        send = request.send
+        request.started = True
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            async for chunk in reply.stream:
+                if chunk and status not in _NO_BODY:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self.watch.leave(request)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            close = getattr(reply.stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _facts(self, request: _Request, complete: bool) -> Sequence[tuple[bytes, bytes]]:
+        """The headers that say what happened: id, version, start, cost, timing, trace. Streams know no cost yet."""
+        call, record, target = request.call, request.record, request.target
+        assert call is not None
+        assert target is not None
+        facts = [
+            (b"faas-invocation-id", call.id.encode()),
+            target.version_header,
+            (b"traceparent", call.trace_parent.encode()),
+        ]
+        if record is not None:
+            if record.start in _START:
+                facts.append(_START[record.start])
+            timing = b"queue;dur=%.3f, init;dur=%.3f" % (record.queue_ns / 1e6, record.init_ns / 1e6)
+            if complete:
+                facts.append((b"faas-billed-ms", b"%d" % record.billed_ms))
+                timing = b"%b, run;dur=%.3f" % (timing, record.run_ns / 1e6)
+            facts.append((b"server-timing", timing))
+        return facts
+
+    # -- when it goes wrong ---------------------------------------------------------------------------------------
+
+    async def _cancelled(self, request: _Request) -> None:
+        if not (request.gone or request.late):
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        if request.late:
+            await self._refuse(request, InvalidRequest("The body did not arrive in time; send it faster or smaller."))
+
+    async def _refuse(self, request: _Request, error: Exception) -> None:
+        """Answer with a problem, or, when the answer has begun, end the connection short and log why."""
+        if request.started:
+            log.warning("a streamed response ended early: %s", error)
+            return
+        grant = request.grant
+        made = problem(
+            error,
+            internals=grant is not None and grant.may_read,
+            invocation_id=request.call.id if request.call is not None else "",
+        )
+        extra = request.cors if request.call is None else (*request.cors, *self._facts(request, complete=True))
+        request.started = True
+        await body.refuse(
+            made,
+            request.scope,
+            request.receive,
+            request.send,
+            unread=request.reading,
+            extra=extra,
+            close=self.draining,
+        )
+
+
+def named_namespace(query: bytes, header: bytes | None) -> str | None:
+    """The namespace a /v1 request names: the query's ``namespace``, else the header ``Faas-Namespace``, else None."""
+    if query and b"namespace=" in query:
+        values = parse_qs(query.decode("latin-1")).get("namespace")
+        if values:
+            return values[0]
+    return header.decode("latin-1").strip() if header else None
+
+
+def _check_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Headers that must come once; a second one is an attempt to be read differently by different parties."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _ONCE:
+            raise InvalidRequest(f"The header '{name.decode()}' was sent more than once.")
+        seen.add(name)

@@ -1,0 +1,81 @@
+"""What the gateway needs of the rest of the node: a frozen bag of ports that ``faas.wiring`` fills."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from faas.model.function import FunctionVersion
+from faas.model.invocation import Call, Reply
+from faas.model.manifest import Manifest
+from faas.packaging import bundle, layers
+from faas.ports import Clock, KeyStore, Ledger, LogSink, RecordStore, Registry
+
+Progress = Callable[[str], None]
+Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
+
+
+Revise = Callable[[Manifest, Mapping[str, Any]], Manifest]  # settings as users write them, laid over a manifest
+
+
+class Lock(Protocol):
+    """Pins dependencies with hashes (``faas.packaging.layers.lock``)."""
+
+    async def __call__(self, dependencies: Sequence[str], *, progress: Progress | None = None) -> bytes: ...
+
+
+class InvokerPort(Protocol):
+    """The part of ``faas.invoker`` that the gateway drives."""
+
+    async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
+        """Outcomes of every kind come as a ``Reply``; cancelling the awaiting task cancels the call."""
+
+    async def load(self, version: FunctionVersion) -> int:
+        """Bind a sandbox and import the module; returns init_ns, raises ``FunctionFailed`` and platform errors."""
+
+    async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
+        """Drain the sandboxes of all versions but ``keep``."""
+
+    def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may cost. Reaching one gives an answer at once."""
+
+    body_bytes_max: int = 6_000_000  # of an invocation
+    bundle_bytes_max: int = 50_000_000
+    json_bytes_max: int = 1_000_000  # of a control request that is not a deploy
+    body_wait_s: float = 60.0  # a request's body must have arrived by then
+
+
+async def _always_ready() -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything ``build_app`` needs. Callables that return plain numbers are read when metrics are scraped."""
+
+    invoker: InvokerPort
+    registry: Registry
+    keys: KeyStore
+    ledger: Ledger
+    records: RecordStore
+    logs: LogSink
+    clock: Clock
+    new_id: Callable[[], str]  # invocation ids: 32 lower-case hex characters, time-ordered
+    node: str
+    engine: str
+    isolation: str = ""
+    runtimes: tuple[Mapping[str, Any], ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
+    journal_pending: Callable[[], int] = int  # records not yet in the ledger
+    prepare: Prepare = bundle.prepare
+    revise: Revise = bundle.revise
+    lock: Lock = layers.lock
+    public_url: str = ""  # what callers reach the platform under; "" = take it from the request

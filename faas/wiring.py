@@ -1,0 +1,352 @@
+"""The composition root: the only place that names concrete adapters.
+
+A node comes up from the bottom (store, journal, engine, invoker, gateway) and goes down from the top, each part closed
+after everything that uses it: callers are let go first, then sandboxes, then the journal is flushed, then the store
+stops. ``AsyncExitStack`` keeps that order, also when a part of the start fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from faas.engines.select import Selected, select
+from faas.gateway.app import Gateway, build_app
+from faas.gateway.services import Limits, Services
+from faas.invoker.clock import SystemClock
+from faas.invoker.ids import new_id
+from faas.invoker.invoker import Invoker, InvokerConfig
+from faas.model.errors import FaasError, StoreUnavailable
+from faas.packaging import bundle, layers
+from faas.packaging.content import ContentStore
+from faas.pool.entities import PoolConfig
+from faas.settings import Settings
+from faas.stores.embedded import EmbeddedValkey
+from faas.stores.flusher import Flusher
+from faas.stores.journal import Journal
+from faas.stores.keys import RedisKeyStore
+from faas.stores.ledger import RedisLedger, RedisRecords
+from faas.stores.logs import RedisLogSink
+from faas.stores.redis_client import Client, ask, connect
+from faas.stores.registry import RedisRegistry
+
+log = logging.getLogger(__name__)
+
+SOCKET_DIR_BYTES_MAX = 60  # a socket's path may have 107, and a sandbox's id and "node.sock" come on top
+KEEP_ALIVE_S = 75
+BACKLOG = 4096
+NS_PER_MS = 1_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What a node that serves says of itself. ``key`` is the admin key where this start made it, else ""."""
+
+    url: str
+    key: str
+    engine: str
+    isolation: str
+    engine_reason: str
+    home: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, over restarts: its name in records and labels, and its content store's secret."""
+
+    node: str
+    secret: bytes
+
+
+async def serve(settings: Settings, on_ready: Callable[[NodeInfo], Awaitable[None]], say: Say) -> None:
+    """Run a node until cancelled. ``on_ready`` is called once it answers; what it raises ends the node.
+
+    Raises ``FaasError`` or ``OSError`` when it can't come up.
+    """
+    async with AsyncExitStack() as stack:
+        listener = _listen(settings)
+        stack.callback(listener.close)
+        store = await _store(settings, stack, say)
+        identity = _identity(settings.home)
+        clock = SystemClock()
+        client = store.client
+        registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
+        key = await _admin_key(settings.home, keys, ours=store.embedded is not None)
+        ledger = RedisLedger(client, record_ms=settings.record_retention_ms, raw_ms=settings.record_retention_ms)
+        logs = RedisLogSink(client, clock)
+        await stack.enter_async_context(_running(logs.run(), logs.close))
+        journal = Journal(settings.home / "journal")
+        stack.callback(journal.close)
+        flusher = Flusher(journal, ledger)
+        await stack.enter_async_context(_running(flusher.run(), flusher.close))
+
+        selected = await _engine(settings, identity, say)
+        engine = selected.engine
+        stack.push_async_callback(engine.close)
+        content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
+        observers: list[Gateway] = []
+        invoker = Invoker(
+            _invoker_config(settings, identity),
+            engine,
+            content,
+            flusher,
+            logs,
+            clock,
+            observe=lambda record: observers[0].observe(record),
+        )
+        gateway = build_app(
+            Services(
+                invoker=invoker,
+                registry=registry,
+                keys=keys,
+                ledger=ledger,
+                records=RedisRecords(client),
+                logs=logs,
+                clock=clock,
+                new_id=new_id,
+                node=identity.node,
+                engine=engine.name,
+                isolation=engine.isolation,
+                runtimes=({"name": "python", "version": engine.python_version},),
+                limits=Limits(body_bytes_max=settings.max_body_bytes),
+                ready=partial(_not_ready, client),
+                journal_pending=lambda: flusher.pending,
+                prepare=partial(_prepare, engine.python_version),
+                lock=partial(layers.lock, python_version=engine.python_version),
+            )
+        )
+        observers.append(gateway)
+        await invoker.start()
+        stack.push_async_callback(invoker.close, settings.drain_timeout_ms / 1000)
+        server = await stack.enter_async_context(_http(gateway, listener))
+        await _keep_minimum(invoker, registry)
+        url = f"http://{_shown_host(settings.host)}:{listener.getsockname()[1]}"
+        await on_ready(NodeInfo(url, key, engine.name, engine.isolation, selected.reason, settings.home))
+        await asyncio.wait([server])  # and not `await server`, which would hand our cancellation on to it
+        server.result()
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    client: Client
+    embedded: EmbeddedValkey | None
+
+
+async def _store(settings: Settings, stack: AsyncExitStack, say: Say) -> Store:
+    """Redis or Valkey where the settings point, else one of our own in FAAS_HOME, watched over."""
+    url, embedded = settings.redis_url, None
+    if not url:
+        embedded = EmbeddedValkey(settings.home / "valkey")
+        url = await embedded.start()
+        stack.push_async_callback(embedded.stop)
+        await stack.enter_async_context(_running(embedded.supervise()))
+    client = connect(url)
+    stack.push_async_callback(client.aclose)
+    await ask(client.ping())
+    say(
+        f"store: embedded Valkey, data in {settings.home / 'valkey'}"
+        if embedded
+        else "store: the one at FAAS_REDIS_URL"
+    )
+    return Store(client, embedded)
+
+
+def _identity(home: Path) -> Identity:
+    """Made at the first start and kept: whoever has this file can find every bundle in the content store."""
+    path = home / "node.id"
+    if not path.exists():
+        host = "".join(c if c.isalnum() else "-" for c in platform.node().lower())[:40] or "node"
+        _write_private(path, f"{host}-{secrets.token_hex(4)}\n{secrets.token_hex(32)}\n")
+    lines = path.read_text().split()
+    if len(lines) != 2:
+        raise StoreUnavailable(f"{path} is damaged; remove it, and the node makes itself a new identity")
+    return Identity(lines[0], bytes.fromhex(lines[1]))
+
+
+async def _admin_key(home: Path, keys: RedisKeyStore, *, ours: bool) -> str:
+    """The admin key of this node's user, kept in FAAS_HOME; "" when the store's admin key is somebody else's.
+
+    The store knows only a digest, so a key whose file was lost is replaced where the store is ``ours``.
+    """
+    path = home / "admin.key"
+    if path.exists():
+        secret = path.read_text().strip()
+        if await keys.find(secret) is not None:
+            return secret
+    made = await keys.first()
+    if made is None and ours:
+        made = await keys.create("*", ("admin",))
+    if made is None:
+        return ""
+    _write_private(path, made[1] + "\n")
+    return made[1]
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Whole or not at all, on disk, for this user alone."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+async def _engine(settings: Settings, identity: Identity, say: Say) -> Selected:
+    blocked: tuple[str, ...] = ()
+    host = urlsplit(settings.redis_url).hostname
+    if host:
+        with contextlib.suppress(OSError):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            blocked = tuple(sorted({str(address[4][0]) for address in found}))
+    return await select(
+        settings.engine, identity.node, settings.home, settings.home / "store", blocked=blocked, progress=say
+    )
+
+
+def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
+    pool = PoolConfig(
+        memory_budget_mb=settings.memory_budget_bytes // 1_000_000,
+        queue_depth_max=settings.queue_depth,
+        queue_wait_ns=settings.queue_wait_ms * NS_PER_MS,
+        generic_sandboxes=settings.generic_sandboxes,
+    )
+    return InvokerConfig(identity.node, _socket_root(settings.home), pool, settings.keep_alive_ms * NS_PER_MS)
+
+
+def _socket_root(home: Path) -> Path:
+    """An empty directory for sockets, of our own, with a path short enough for them."""
+    root = home / "run"
+    if len(os.fsencode(root)) > SOCKET_DIR_BYTES_MAX:
+        name = f"faas-{os.getuid()}-{sha256(os.fsencode(home)).hexdigest()[:12]}"
+        root = Path(tempfile.gettempdir()) / name
+    with contextlib.suppress(FileNotFoundError):
+        if root.is_symlink() or root.stat().st_uid != os.getuid():
+            raise StoreUnavailable(f"{root} belongs to somebody else; remove it, sandboxes get their sockets there")
+        shutil.rmtree(root)
+    root.mkdir(mode=0o700, parents=True)
+    return root
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port first: everything else would be for nothing."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        hint = "stop what uses it, or choose another with FAAS_PORT (0 takes a free one)"
+        where = f"{settings.host}:{settings.port}"
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}; {hint}") from None
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handling: who runs the node decides when it stops."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+@asynccontextmanager
+async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    """The server, until the context is left: then new calls are refused and those in flight are waited for."""
+    config = uvicorn.Config(
+        gateway,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        date_header=True,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        backlog=BACKLOG,
+    )
+    server = _Server(config)
+    task = asyncio.get_running_loop().create_task(server.serve([listener]))
+    try:
+        up = asyncio.ensure_future(server.up.wait())
+        await asyncio.wait([up, task], return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        yield task
+    finally:
+        gateway.begin_drain()
+        server.should_exit = True
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def _running(work: Awaitable[None], close: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
+    """Run ``work`` beside the node. On leaving: ``close`` (which ends it in order), then cancel what still runs."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        if close is not None:
+            await close()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _keep_minimum(invoker: Invoker, registry: RedisRegistry) -> None:
+    """Functions with ``min_instances`` are warm before anyone calls."""
+    for version in await registry.functions(None):
+        if version.manifest.min_instances > 0:
+            invoker.keep(version)
+
+
+async def _not_ready(client: Client) -> Sequence[str]:
+    try:
+        await ask(client.ping())
+    except FaasError:
+        return ["the store does not answer"]
+    return []
+
+
+def _prepare(python_version: str, archive: bytes, settings: object, name: str) -> bundle.Prepared:
+    return bundle.prepare(archive, settings, name, python_version=python_version)  # type: ignore[arg-type]
+
+
+def _shown_host(host: str) -> str:
+    """An address people can open: the wildcard address is this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown

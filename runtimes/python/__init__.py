@@ -1,0 +1,1 @@
+"""What runs inside a Python sandbox. Imported there as the private package ``_faas_runtime``: see ``zygote``."""

@@ -1,0 +1,136 @@
+"""What the kernel is asked for on behalf of a process: its protection, its limits, its own corner."""
+
+# pathlib and contextlib would cost more to import than all of this file:
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH123, SIM105
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+_SIGKILL = 9
+_MB = 1024 * 1024
+DATA_SLACK_BYTES = 32 * _MB
+DATA_RESERVE_BYTES = 16 * _MB  # between the soft and the hard limit: room to say that memory ran out
+NPROC_MAX = 4096
+_prctl = ctypes.CDLL(None).prctl
+
+
+def protect_zygote() -> None:
+    """Not to be traced by instances; all orphans come to it, also when it is not PID 1."""
+    _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if os.getpid() != 1:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
+def limit_import(memory_mb: int) -> None:
+    """The function's memory limit while its module is imported; ``unlimit`` takes it back."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = data_bytes() + memory_mb * _MB + DATA_SLACK_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def unlimit() -> None:
+    """Lift the soft limit to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def isolate(memory_mb: int, base_bytes: int, parent: int) -> None:
+    """Right after the fork, in the instance: dies with its zygote, first choice of the OOM killer, limits.
+
+    ``base_bytes`` is what the zygote had when it forked: the limit is for what the instance adds.
+    """
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    # A process that is not dumpable may not write its own oom_score_adj, nor open /dev/stdout.
+    _prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    try:
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, b"1000")
+        os.close(descriptor)
+    except OSError:  # no /proc, or a kernel that says no: the zygote is then as likely a victim
+        pass
+    os.setsid()
+    limit = base_bytes + memory_mb * _MB + DATA_SLACK_BYTES
+    _lower(resource.RLIMIT_DATA, limit, limit + DATA_RESERVE_BYTES)
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    if parent != 1:  # PID 1 has a container with a limit of its own
+        _lower(resource.RLIMIT_NPROC, NPROC_MAX, NPROC_MAX)
+
+
+def _lower(which: int, soft: int, hard: int) -> None:
+    _, now = resource.getrlimit(which)
+    if now >= 0:
+        soft, hard = min(soft, now), min(hard, now)
+    resource.setrlimit(which, (soft, hard))
+
+
+def new_entropy() -> None:
+    """Generators that were seeded in the zygote would give every instance the same numbers.
+
+    ``random`` sees to its own; ``secrets`` and ``uuid`` ask the kernel each time.
+    """
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None and hasattr(numpy_random, "seed"):
+        numpy_random.seed()
+
+
+def own_tmpdir(base: str, instance_id: str) -> str:
+    """Make the instance's TMPDIR and point everything at it. "" when there is no room for one."""
+    path = f"{base}/{instance_id}"
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:
+        return ""
+    os.environ["TMPDIR"] = path
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]
+    return path
+
+
+def remove_tree(top: str) -> None:
+    """Remove a directory that hostile code has filled: any depth, any mode, no link followed, nothing raised.
+
+    Directories are moved up to ``top`` before they are opened, so that no path grows and nothing recurses.
+    """
+    pending, serial = [top], 0
+    while pending:
+        path = pending.pop()
+        try:
+            os.chmod(path, 0o700)
+            entries = list(os.scandir(path))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                serial += 1
+                moved = f"{top}/.{serial}.{os.getpid()}"
+                os.chmod(entry.path, 0o700)
+                os.rename(entry.path, moved)
+                pending.append(moved)
+            except OSError:
+                continue
+        if path != top:
+            _rmdir(path)
+    _rmdir(top)
+
+
+def _rmdir(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass

@@ -1,0 +1,161 @@
+"""The way of what instances write to descriptors 1 and 2: a pipe each, read by the zygote, sent on as LOG frames.
+
+The zygote reads because it has nothing else to do: a thread in every instance would cost memory, and CPython warns
+whoever forks in a process with threads. It is also still there when the instance has crashed.
+
+The zygote must know whose lines they are, and an instance must not answer before its lines are on their way. Both is
+settled in a few bytes of shared memory per instance (a *slot*): the invocation's id, whether the zygote is
+busy with lines of this instance, and on which descriptors the last line has no end yet. Before it answers, an
+instance looks at its pipes and its slot (one system call); only when there is something does it end the open line and
+wait.
+"""
+
+# contextlib would cost more to import than all of this file:
+# ruff: noqa: SIM105
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import time
+
+from .output import Lines, log_frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLOTS_MAX = 1024
+SLOT_BYTES = 64
+ID_BYTES = 32
+BUSY = 32  # offset of a flag: the zygote has read and not yet sent
+OPEN = 33  # offset of a flag per descriptor: the last line read from it had no end
+READ_BYTES = 64 * 1024
+SETTLE_S = 0.5
+STREAMS = ("stdout", "stderr")
+NO_ID = bytes(ID_BYTES)
+
+
+class Slots:
+    """Memory shared by the zygote and its instances."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, SLOTS_MAX * SLOT_BYTES)
+        self._free = list(range(SLOTS_MAX - 1, -1, -1))
+
+    def take(self) -> int:
+        """Offset of a clean slot. Raises ``IndexError`` when there are more instances than slots."""
+        at = self._free.pop() * SLOT_BYTES
+        self.memory[at : at + SLOT_BYTES] = bytes(SLOT_BYTES)
+        return at
+
+    def give_back(self, at: int) -> None:
+        self._free.append(at // SLOT_BYTES)
+
+
+class Pump:
+    """The zygote's end of one instance's two pipes."""
+
+    def __init__(self, slots: Slots, at: int) -> None:
+        self._memory = slots.memory
+        self.at = at
+        pairs = (os.pipe(), os.pipe())
+        self.read_ends = [pair[0] for pair in pairs]
+        self.write_ends = [pair[1] for pair in pairs]
+        self._lines = (Lines(), Lines())
+        for descriptor in self.read_ends:
+            os.set_blocking(descriptor, False)
+
+    def forget_write_ends(self) -> None:
+        for descriptor in self.write_ends:
+            os.close(descriptor)
+        self.write_ends = []
+
+    def close(self) -> None:
+        self.forget_write_ends()
+        for descriptor in self.read_ends:
+            os.close(descriptor)
+        self.read_ends = []
+
+    def read(self, descriptor: int, send: Callable[[bytes], None]) -> bool:
+        """Read once and send what that made whole. False at the end of the pipe."""
+        which = self.read_ends.index(descriptor)
+        memory, at = self._memory, self.at
+        memory[at + BUSY] = 1
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            memory[at + BUSY] = 0
+            return True
+        lines = self._lines[which].feed(data) if data else self._lines[which].end()
+        if lines:
+            send(log_frames(self._invocation_id(), STREAMS[which], lines))
+        if self._lines[which].rest:
+            memory[at + OPEN] |= 1 << which
+        else:
+            memory[at + OPEN] &= ~(1 << which) & 0xFF
+        memory[at + BUSY] = 0
+        return bool(data)
+
+    def drain(self, send: Callable[[bytes], None]) -> None:
+        """Everything that is left, after the writers are dead."""
+        for which, descriptor in enumerate(self.read_ends):
+            while True:
+                try:
+                    data = os.read(descriptor, READ_BYTES)
+                except BlockingIOError:
+                    break
+                if not data:
+                    break
+                lines = self._lines[which].feed(data)
+                if lines:
+                    send(log_frames(self._invocation_id(), STREAMS[which], lines))
+            lines = self._lines[which].end()
+            if lines:
+                send(log_frames(self._invocation_id(), STREAMS[which], lines))
+
+    def _invocation_id(self) -> str:
+        text = bytes(self._memory[self.at : self.at + ID_BYTES])
+        return text.decode("ascii", "replace") if text.strip(b"0123456789abcdef") == b"" else ""
+
+
+class Gauge:
+    """The instance's end: says which invocation runs, and waits until its lines are sent."""
+
+    def __init__(self, slots: Slots, at: int, read_ends: list[int]) -> None:
+        self._memory = slots.memory
+        self._at = at
+        self._poll = select.poll()
+        for descriptor in read_ends:
+            self._poll.register(descriptor, select.POLLIN)
+
+    def begin(self, invocation_id: str) -> None:
+        self._memory[self._at : self._at + ID_BYTES] = invocation_id.encode()
+
+    def end(self) -> None:
+        self._memory[self._at : self._at + ID_BYTES] = NO_ID
+
+    def settle(self) -> None:
+        """Return once the zygote has sent all that was written to descriptors 1 and 2 (or after ``SETTLE_S``)."""
+        memory, at = self._memory, self._at
+        if not self._poll.poll(0) and not memory[at + BUSY] and not memory[at + OPEN]:
+            return
+        until = time.monotonic() + SETTLE_S
+        ended = False
+        while time.monotonic() < until:
+            waiting = any(events & select.POLLIN for _, events in self._poll.poll(0))
+            if not waiting and not memory[at + BUSY]:
+                if not memory[at + OPEN]:
+                    return
+                if not ended:
+                    ended = True
+                    self._end_lines(memory[at + OPEN])
+            time.sleep(0.0002)
+
+    def _end_lines(self, which: int) -> None:
+        for bit, descriptor in ((1, 1), (2, 2)):
+            if which & bit:
+                try:
+                    os.write(descriptor, b"\n")
+                except OSError:  # the user closed it
+                    pass

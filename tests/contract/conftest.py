@@ -1,0 +1,77 @@
+"""Engines for the contract suites, all of them real.
+
+Parts that are missing are a failure when CI is set and a skip with the reason otherwise (``need``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faas.engines.docker import DockerEngine
+from faas.engines.process import ProcessEngine
+from faas.engines.select import probe_docker
+from faas.model.errors import EngineUnavailable
+
+AnyEngine = DockerEngine | ProcessEngine
+MakeEngine = Callable[..., AnyEngine]
+
+PROCESS_WAYS = ["bwrap-root", "bwrap-user", "plain"] if os.geteuid() == 0 else ["bwrap-user", "plain"]
+CONFINED = ["docker", *(way for way in PROCESS_WAYS if way != "plain")]
+OWN_USER = [kind for kind in CONFINED if kind != "bwrap-user"]
+LIMITED = ["docker", *PROCESS_WAYS] if os.geteuid() == 0 else ["docker"]  # with a control group
+EVERY = ["docker", *PROCESS_WAYS]
+
+
+def need(what: str) -> None:
+    """Say that ``what`` is not here: fatal in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI may skip nothing, but {what}")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def docker_version() -> str:
+    """The engine that answers, or no test."""
+    try:
+        return probe_docker()
+    except EngineUnavailable as error:
+        need(error.message)
+        raise
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A FAAS_HOME with a short path: socket names hold 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="faas-"))
+    store = path / "store"
+    store.mkdir()
+    store.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+def make_engine(kind: str, node_id: str, home: Path) -> AnyEngine:
+    store = home / "store"
+    if kind == "docker":
+        return DockerEngine(node_id, home, store)
+    return ProcessEngine(node_id, home, store, way=kind)
+
+
+@pytest.fixture
+async def engine(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[AnyEngine]:
+    """The engine that the test names with ``indirect`` parametrisation, started."""
+    kind: str = request.param
+    if kind == "docker":
+        request.getfixturevalue("docker_version")
+    elif kind != "plain" and shutil.which("bwrap") is None:
+        need("bubblewrap is not installed")
+    made = make_engine(kind, "node-1", home)
+    await made.start()
+    yield made
+    await made.close()
