@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 PACKAGES="bubblewrap ca-certificates iproute2 iptables util-linux"
 ENGINE_PACKAGES="docker.io"
 READY_S=60
-socket=/var/run/docker.sock
+address=${DOCKER_HOST:-unix:///var/run/docker.sock}
 log=/var/log/faas-dockerd.log
 pid=""
 
@@ -61,7 +61,7 @@ drop_stale_pid_file() {
 start() {
     drop_stale_pid_file /var/run/docker.pid
     # shellcheck disable=SC2086
-    PATH="$search:$PATH" setsid dockerd -H "unix://$socket" "$@" >>"$log" 2>&1 </dev/null &
+    PATH="$search:$PATH" setsid dockerd -H "$address" "$@" >>"$log" 2>&1 </dev/null &
     pid=$!
     waited=0
     while [ "$waited" -lt "$READY_S" ] && kill -0 "$pid" 2>/dev/null; do
@@ -126,7 +126,7 @@ if may_install; then
 fi
 if ! answers; then
     if ! may_install; then
-        refuse "none answers at $socket, and it takes root on Debian to install one. Start Docker, or run this as root."
+        refuse "none answers at $address, and it takes root on Debian to install one. Start Docker, or run this as root."
     elif ! install $ENGINE_PACKAGES || ! command -v dockerd >/dev/null; then
         refuse "the packages could not be installed: $ENGINE_PACKAGES"
     elif ! start_engine; then

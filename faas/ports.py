@@ -70,7 +70,7 @@ class Registry(Protocol):
     """Functions, versions, bundles and locks. Raises ``NotFound``, ``Conflict``, ``StoreUnavailable``."""
 
     async def commit(self, version: FunctionVersion) -> bool:
-        """Make ``version`` the latest; it must be ``next_version``, else ``Conflict``. True when the function is new."""
+        """Make ``version`` the latest. It must be ``next_version``, else ``Conflict``. True: the function is new."""
 
     async def next_version(self, namespace: str, name: str) -> int:
         """One more than the highest number this function ever had (deleting it does not reset that), at first 1."""
@@ -91,7 +91,10 @@ class Registry(Protocol):
     async def blob(self, digest: str) -> bytes: ...
 
     def changes(self) -> AsyncIterator[tuple[str, str]]:
-        """``(namespace, name)`` of each function that some node committed or deleted, from now on."""
+        """``(namespace, name)`` of each function that some node committed or deleted, from now on.
+
+        ``("*", "*")`` says that any may have changed; it comes once the subscription stands.
+        """
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------

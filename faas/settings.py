@@ -99,22 +99,23 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default_factory=faas_home)
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(8080, ge=0, le=65_535)  # 0 = any free one
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65_535)  # 0 = any free one
     redis_url: Annotated[str, BeforeValidator(_redis_url)] = ""  # "" = embedded Valkey, data in home
     engine: Engine = "auto"
     memory_budget_bytes: Size = Field(default_factory=half_of_ram, ge=MEMORY_BUDGET_BYTES_MIN)
-    generic_sandboxes: int = Field(1, ge=0, le=64)  # per runtime in use
-    max_body_bytes: Size = Field(6 * sizes.MIB, ge=sizes.KIB, le=BODY_BYTES_MAX)
-    queue_depth: int = Field(100, ge=0, le=100_000)  # waiting calls per function
-    queue_wait_ms: Duration = Field(10_000, ge=1, le=900_000)
-    drain_timeout_ms: Duration = Field(30_000, ge=0, le=3_600_000)
+    generic_sandboxes: int = Field(default=1, ge=0, le=64)  # per runtime in use
+    max_body_bytes: Size = Field(default=6 * sizes.MIB, ge=sizes.KIB, le=BODY_BYTES_MAX)
+    queue_depth: int = Field(default=100, ge=0, le=100_000)  # waiting calls per function
+    queue_wait_ms: Duration = Field(default=10_000, ge=1, le=900_000)
+    drain_timeout_ms: Duration = Field(default=30_000, ge=0, le=3_600_000)
     log_format: LogFormat = "text"
 
-    keep_alive_ms: Duration = Field(10 * sizes.MINUTE_MS, ge=0, le=7 * sizes.DAY_MS)  # of functions that say "auto"
-    boot_concurrency: int = Field(4, ge=1, le=64)  # containers being made at once
-    log_cap_bytes: Size = Field(4 * sizes.MIB, ge=4 * sizes.KIB, le=sizes.GIB)  # log lines kept, per function
-    record_retention_ms: Duration = Field(7 * sizes.DAY_MS, ge=sizes.MINUTE_MS)
+    keep_alive_ms: Duration = Field(
+        default=10 * sizes.MINUTE_MS, ge=0, le=7 * sizes.DAY_MS
+    )  # of functions that say "auto"
+    log_lines: int = Field(default=10_000, ge=100, le=1_000_000)  # of log kept, per function
+    record_retention_ms: Duration = Field(default=7 * sizes.DAY_MS, ge=sizes.MINUTE_MS)
 
     @model_validator(mode="before")
     @classmethod

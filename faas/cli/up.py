@@ -46,6 +46,7 @@ def up(
     line in FAAS_HOME/faas.toml; `faas doctor` lists them.
     """
     settings = _settings(host=host, port=port, engine=engine)
+    _log_to_stderr(settings.log_format)
     say: Say = out.note if as_json else out.say
     prepare_home(settings.home)
     with only_node_of(settings.home):
@@ -88,6 +89,19 @@ def _settings(**flags: Any) -> Settings:
     for sentence in unknown_variables(os.environ):
         out.note(out.paint("warning: ", out.YELLOW, sys.stderr) + sentence)
     return settings
+
+
+def _log_to_stderr(log_format: str) -> None:
+    """The node's own log: lines for people, or one JSON object a line for a collector. Warnings and above."""
+    import logging
+
+    from faas.cli.nodelog import JsonLines
+
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("faas").setLevel(logging.INFO)
 
 
 def prepare_home(home: Path) -> None:

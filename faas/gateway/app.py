@@ -48,7 +48,7 @@ class Gateway:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._auth = Authenticator(services.keys, services.clock)
+        self._auth = Authenticator(services.keys, services.clock, services.key_prefix)
         self._catalog = Catalog(services.registry)
         self._deployer = Deployer(services, self._catalog)
         self._calls = Invocations(services, self._auth, self._catalog)

@@ -72,7 +72,8 @@ def bearer(header: bytes) -> str:
 class Authenticator:
     """Header bytes in, ``Grant`` out. ``spawn`` runs a refresh beside the call and owns it."""
 
-    def __init__(self, keys: KeyStore, clock: Clock) -> None:
+    def __init__(self, keys: KeyStore, clock: Clock, key_prefix: str = "") -> None:
+        self._prefix = key_prefix
         self._keys = keys
         self._clock = clock
         self._good: dict[bytes, Grant] = {}
@@ -107,8 +108,9 @@ class Authenticator:
         return await self._look_up(header)
 
     async def find_ours(self, header: bytes) -> Grant | None:
-        """The grant of this header if it is a key of this platform, else None; schemes not ours are not looked up."""
-        if not _BEARER.match(header):
+        """The grant of this header if it is a key of this platform, else None; what cannot be one is not looked up."""
+        match = _BEARER.match(header)
+        if match is None or not match[1].startswith(self._prefix.encode()):
             return None
         try:
             return await self.find(header)

@@ -21,8 +21,8 @@ from faas.ports import Registry
 log = logging.getLogger("faas.gateway")
 
 TARGETS_MAX: Final = 10_000
+EVERYTHING: Final = "*"  # in place of a namespace: anything may have changed (a subscription begins to stand)
 RETRY_S: Final = 1.0
-SETTLE_S: Final = 2.0
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}\Z")
 
@@ -104,18 +104,17 @@ class Catalog:
         """Runs for as long as the node serves. ``on_change`` is awaited after the cache has dropped the function."""
         while True:
             self.forget()
-            # A subscription takes a moment to stand; what was cached until then may have missed a change.
-            settled = asyncio.get_running_loop().call_later(SETTLE_S, self.forget)
             try:
                 async for namespace, name in self._registry.changes():
+                    if namespace == EVERYTHING:
+                        self.forget()
+                        continue
                     self.changed(namespace, name)
                     await on_change(namespace, name)
             except StoreUnavailable as error:
                 log.warning("the stream of registry changes broke, will reconnect: %s", error.message)
             except Exception:
                 log.exception("following registry changes failed, will begin again")
-            finally:
-                settled.cancel()
             await asyncio.sleep(RETRY_S)
 
 

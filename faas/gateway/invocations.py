@@ -341,9 +341,9 @@ class Invocations:
             request.scope,
             request.receive,
             request.send,
-            unread=request.reading,
+            unread=request.reading and not request.late,
             extra=extra,
-            close=self.draining,
+            close=self.draining or request.late,
         )
 
 

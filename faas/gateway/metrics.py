@@ -47,7 +47,7 @@ class Histogram:
         self.sum_ns += duration_ns
 
     def cumulative(self) -> list[tuple[str, float]]:
-        bounds = [f"{ns / NS_PER_S:g}" for ns in BUCKETS_NS] + ["+Inf"]
+        bounds = [repr(ns / NS_PER_S) for ns in BUCKETS_NS] + ["+Inf"]
         total, rows = 0, []
         for bound, count in zip(bounds, self.counts, strict=True):
             total += count

@@ -78,4 +78,5 @@ class Services:
     prepare: Prepare = bundle.prepare
     revise: Revise = bundle.revise
     lock: Lock = layers.lock
+    key_prefix: str = "faas_"  # what every API key begins with; "" = keys cannot be told from other bearer tokens
     public_url: str = ""  # what callers reach the platform under; "" = take it from the request

@@ -60,6 +60,7 @@ from faas.wire.schema import FINAL_ERROR_KINDS
 
 log = logging.getLogger(__name__)
 
+_ABOUT_SANDBOXES = (SandboxReady, InitFailed, SandboxDown)
 TICK_BUSY_S = 0.01  # while calls wait
 TICK_IDLE_S = 0.25
 LOAD_LIMIT_S = 90.0
@@ -112,6 +113,7 @@ class Invoker:
         self.content = content
         self.pool = Pool(config.pool, new_sandbox_id)
         self.sessions: dict[str, Session] = {}
+        self.channels: dict[str, Channel] = {}  # of the instances that are connected, written by their sessions
         self.versions: dict[str, FunctionVersion] = {}
         self.runs: dict[str, Run] = {}
         self._journal = journal
@@ -173,13 +175,12 @@ class Invoker:
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
         """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits."""
-        loop = asyncio.get_running_loop()
-        clock = self._clock
-        run = Run(call, version, loop.create_future(), clock.unix_ns(), clock.monotonic_ns())
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        run = Run(call, version, reply, self._clock.unix_ns(), self._clock.monotonic_ns())
         self.runs[call.id] = run
         self.apply(Submit(call.id, self._spec(version)))
         try:
-            return await run.reply
+            return await reply
         except asyncio.CancelledError:
             self._abandon(run)
             raise
@@ -260,12 +261,10 @@ class Invoker:
 
     def _step(self, event: Event) -> None:
         now = self._clock.monotonic_ns()
-        kind = type(event)
         key = ""
-        if kind in (SandboxReady, InitFailed, SandboxDown):
-            key = self._bound_to(event.sandbox)  # type: ignore[union-attr]
-        commands = self.pool.step(event, now)
-        for command in commands:
+        if isinstance(event, _ABOUT_SANDBOXES):
+            key = self._bound_to(event.sandbox)
+        for command in self.pool.step(event, now):
             if type(command) is Dispatch:
                 self._dispatch(command, now)
             elif type(command) is Reject or type(command) is Fail:
@@ -276,8 +275,8 @@ class Invoker:
                 self._performer.perform(command, now)
         if key:
             self._settle_loads(key, event, now)
-        if kind is SandboxDown:
-            self._performer.lost(event.sandbox)  # type: ignore[union-attr]
+        if type(event) is SandboxDown:
+            self._performer.lost(event.sandbox)
         if self.pool.queued and self._ticker is not None and self._slow_tick:
             self._tick()
 
@@ -318,16 +317,14 @@ class Invoker:
 
     def _dispatch(self, command: Dispatch, now: int) -> None:
         run = self.runs.get(command.call)
-        session = self.sessions.get(command.instance.partition("-")[0])
-        channel = session.channels.get(command.instance) if session is not None else None
+        channel = self.channels.get(command.instance)
         if run is None or channel is None:
             return  # the instance is going; its end is on the way and fails the call
         run.dispatched_ns = now
         run.start = command.start
         run.init_ns = command.init_ns
         timeout_ms = run.version.manifest.timeout_ms
-        loop = asyncio.get_running_loop()
-        run.timer = loop.call_later(timeout_ms / 1000, self._expire, run)
+        run.timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._expire, run)
         channel.send(self._performer.invoke_frame(run, self._clock.unix_ns() + timeout_ms * 1_000_000))
 
     def _expire(self, run: Run) -> None:
@@ -348,14 +345,14 @@ class Invoker:
         elif type(frame) is Stream:
             self._stream(channel, run, frame)
         elif type(frame) is Error:
-            run.cpu_ns, run.peak_bytes = frame.cpu_ns, frame.peak_bytes
+            run.cpu_ns, run.peak_memory_bytes = frame.cpu_ns, frame.peak_bytes
             leaving = frame.kind in FINAL_ERROR_KINDS or channel.session.has_exited(channel.instance)
             self.apply(Finished(channel.instance, run.call.id, not leaving))
             self.end(run, _function_error(frame, run.version.manifest.memory_mb))
 
     def _result(self, channel: Channel, run: Run, frame: Result) -> None:
         run.cpu_ns = frame.cpu_ns
-        run.peak_bytes = frame.peak_bytes
+        run.peak_memory_bytes = frame.peak_bytes
         now = self._clock.monotonic_ns()
         reusable = not channel.session.has_exited(channel.instance)
         self.apply(Finished(channel.instance, frame.invocation_id, reusable))

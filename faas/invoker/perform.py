@@ -56,9 +56,9 @@ class Performer:
                 if session is not None and session.control is not None:
                     session.control.send(KillFrame(instance))
             case Stop(instance):
-                session = self._session_of(instance)
-                if session is not None and instance in session.channels:
-                    session.channels[instance].send(Drain())
+                channel = self._owner.channels.get(instance)
+                if channel is not None:
+                    channel.send(Drain())
             case Resize(sandbox, memory_mb):
                 self._owner.spawn(self._resize(sandbox, memory_mb))
             case Remove(sandbox):

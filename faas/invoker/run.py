@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any
 
 from faas.invoker.streaming import ResponseStream
-from faas.metering.meter import Measured, meter
+from faas.metering.meter import meter
 from faas.model.errors import DeadlineExceeded, FaasError, Fault, FunctionFailed, InstanceCrashed
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
@@ -15,45 +14,52 @@ from faas.model.usage import UsageRecord
 from faas.ports import Entry
 
 
-@dataclass(slots=True, eq=False)
 class Run:
-    """Times are the node's own: what an instance says of itself is not what is billed."""
+    """Times are the node's own: what an instance says of itself is not what is billed.
 
-    call: Call
-    version: FunctionVersion
-    reply: asyncio.Future[Reply]
-    started_at_ns: int  # Unix time
-    submitted_ns: int
-    dispatched_ns: int = 0  # 0 = never
-    start: StartKind = StartKind.WARM
-    init_ns: int = 0
+    The class attributes are what a run starts with; most runs never set most of them.
+    """
+
+    dispatched_ns = 0  # 0 = never
+    start = StartKind.WARM
+    init_ns = 0
+    run_ns = 0
+    queue_ns = 0
+    cpu_ns = 0
+    peak_memory_bytes = 0
+    bytes_out = 0
+    shared_ns: int | None = None
     timer: asyncio.TimerHandle | None = None
     stream: ResponseStream | None = None
     streamed: Reply | None = None
-    cpu_ns: int = 0
-    peak_bytes: int = 0
-    bytes_out: int = 0
-    detail: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        call: Call,
+        version: FunctionVersion,
+        reply: asyncio.Future[Reply],
+        started_at_ns: int,
+        submitted_ns: int,
+    ) -> None:
+        self.call = call
+        self.version = version
+        self.reply = reply
+        self.started_at_ns = started_at_ns  # Unix time
+        self.submitted_ns = submitted_ns
 
     def record(self, status: Status, node: str, now_ns: int) -> UsageRecord:
         """The usage record of an attempt that ends now."""
-        waited_until = self.dispatched_ns or now_ns
-        measured = Measured(
-            status=status,
-            start=self.start,
-            started_at_ns=self.started_at_ns,
-            queue_ns=max(0, waited_until - self.submitted_ns - self.init_ns),
-            init_ns=self.init_ns,
-            run_ns=now_ns - self.dispatched_ns if self.dispatched_ns else 0,
-            peak_memory_bytes=self.peak_bytes,
-            cpu_ns=self.cpu_ns,
-            bytes_out=self.bytes_out,
-        )
-        return meter(self.call, self.version, measured, node)
+        dispatched_ns = self.dispatched_ns
+        if dispatched_ns:
+            self.queue_ns = max(0, dispatched_ns - self.submitted_ns - self.init_ns)
+            self.run_ns = now_ns - dispatched_ns
+        else:
+            self.queue_ns = now_ns - self.submitted_ns
+        return meter(self.call, self.version, self, status, node)
 
     def entry(self, record: UsageRecord, error: FaasError | None) -> Entry:
         """What the journal keeps: the record, why it failed, and the trace it belongs to."""
-        detail = self.detail
+        detail: dict[str, Any] = {}
         if self.call.trace_parent:
             detail["trace_parent"] = self.call.trace_parent
         if error is not None:

@@ -27,7 +27,9 @@ DRAIN_WAIT_S = 0.2  # after the zygote said so: how long the channel has to deli
 
 
 class Owner(Protocol):
-    """What a session needs of the invoker."""
+    """What a session needs of the invoker. ``channels`` are those of all instances on the node, by instance id."""
+
+    channels: dict[str, Channel]
 
     def apply(self, event: SandboxUp | SandboxReady | SandboxDown | InitFailed | InstanceUp | InstanceDown) -> None: ...
 
@@ -50,9 +52,9 @@ class Session:
         self.initialised = False  # told whose it is
         self.waiting: tuple[str, ...] = ()  # instances to fork as soon as it has been told
         self.control: Channel | None = None
-        self.channels: dict[str, Channel] = {}
         self.closed = False
         self._owner = owner
+        self._channels = owner.channels
         self._server: asyncio.Server | None = None
         self._connections: set[Channel] = set()
         self._expected: set[str] = set()
@@ -78,6 +80,7 @@ class Session:
         if self._server is not None:
             self._server.close()
         for channel in list(self._connections):
+            self._channels.pop(channel.instance, None)
             channel.close()
         for timer in self._timers.values():
             timer.cancel()
@@ -122,7 +125,7 @@ class Session:
         elif hello.instance_id in self._expected:
             self._expected.discard(hello.instance_id)
             channel.instance = hello.instance_id
-            self.channels[hello.instance_id] = channel
+            self._channels[hello.instance_id] = channel
             self._owner.apply(InstanceUp(hello.instance_id))
         else:
             log.warning("sandbox %s: unknown instance %r turned away", self.id, hello.instance_id[:80])
@@ -142,7 +145,7 @@ class Session:
         if channel is self.control:
             self._down(Cause.LOST, "its first process ended")
         elif channel.instance:
-            del self.channels[channel.instance]
+            del self._channels[channel.instance]
             if channel.instance in self._exits:
                 self._ended(channel.instance)
             else:
@@ -156,7 +159,7 @@ class Session:
 
     def _exited(self, frame: Exited) -> None:
         self._exits[frame.instance_id] = frame
-        channel = self.channels.get(frame.instance_id)
+        channel = self._channels.get(frame.instance_id)
         if channel is not None and channel.connection.open_ids:
             self._later(DRAIN_WAIT_S, frame.instance_id)
         else:
@@ -172,11 +175,11 @@ class Session:
         if timer is not None:
             timer.cancel()
         frame = self._exits.pop(instance, None)
-        channel = self.channels.get(instance)
+        channel = self._channels.get(instance)
         cause, text = self._why(frame)
         self._owner.apply(InstanceDown(instance, cause, text))
         if channel is not None:
-            self.channels.pop(instance)
+            self._channels.pop(instance)
             channel.instance = ""
             channel.close()
 

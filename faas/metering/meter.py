@@ -17,8 +17,7 @@ are doubles (the ledger's Lua).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, StartKind, Status
@@ -30,24 +29,22 @@ UNBILLED: Final = frozenset({Status.REJECTED, Status.PLATFORM_ERROR})
 INIT_BILLED: Final = frozenset({StartKind.COLD, StartKind.PREWARMED})
 
 
-@dataclass(slots=True)
-class Measured:
+class Measured(Protocol):
     """What the node saw of one attempt. Durations in ns; ``started_at_ns`` is Unix time of the admission.
 
     ``shared_ns`` is the attempt's part of its instance's busy time (``SharedTime``) where invocations overlapped;
     None when it had the instance for itself, and then ``run_ns`` is billed.
     """
 
-    status: Status
     start: StartKind
     started_at_ns: int
-    queue_ns: int = 0
-    init_ns: int = 0
-    run_ns: int = 0
-    peak_memory_bytes: int = 0
-    cpu_ns: int = 0
-    bytes_out: int = 0
-    shared_ns: int | None = None
+    queue_ns: int
+    init_ns: int
+    run_ns: int
+    peak_memory_bytes: int
+    cpu_ns: int
+    bytes_out: int
+    shared_ns: int | None
 
 
 def billed_ms(status: Status, start: StartKind, init_ns: int, run_ns: int) -> int:
@@ -68,7 +65,7 @@ def billed_ms(status: Status, start: StartKind, init_ns: int, run_ns: int) -> in
     return max(1, -(-ns // NS_PER_MS))
 
 
-def meter(call: Call, version: FunctionVersion, measured: Measured, node: str) -> UsageRecord:
+def meter(call: Call, version: FunctionVersion, measured: Measured, status: Status, node: str) -> UsageRecord:
     """The usage record of one attempt. Raises ``AssertionError`` on a duration that cannot have been measured; what the
     sandbox itself reports (``cpu_ns``, ``peak_memory_bytes``) is not trusted and cut to the possible range.
 
@@ -79,28 +76,30 @@ def meter(call: Call, version: FunctionVersion, measured: Measured, node: str) -
     """
     m = measured
     memory_mb = version.manifest.memory_mb
-    billed = billed_ms(m.status, m.start, m.init_ns, m.run_ns if m.shared_ns is None else m.shared_ns)
-    cpu_ns = min(max(m.cpu_ns, 0), VALUE_MAX - 1)
-    peak_memory_bytes = min(max(m.peak_memory_bytes, 0), VALUE_MAX - 1)
-    assert min(m.queue_ns, m.init_ns, m.run_ns, m.bytes_out, m.started_at_ns) >= 0, m
-    assert max(m.queue_ns, m.init_ns, m.run_ns, m.bytes_out, memory_mb * billed) < VALUE_MAX, m
+    run_ns = m.run_ns
+    billed = billed_ms(status, m.start, m.init_ns, run_ns if m.shared_ns is None else m.shared_ns)
+    assert 0 <= m.queue_ns < VALUE_MAX, m
+    assert 0 <= m.init_ns < VALUE_MAX, m
+    assert 0 <= run_ns < VALUE_MAX, m
+    assert 0 <= m.bytes_out < VALUE_MAX, m
+    assert 0 <= memory_mb * billed < VALUE_MAX, m
     return UsageRecord(
         f"{call.id}-{call.attempt}",
         version.namespace,
         version.name,
         version.version,
         call.key_id,
-        call.trigger.value,
-        m.status.value,
-        m.start.value,
+        str(call.trigger),
+        str(status),
+        str(m.start),
         m.started_at_ns,
         m.queue_ns,
         m.init_ns,
-        m.run_ns,
+        run_ns,
         billed,
         memory_mb,
-        peak_memory_bytes,
-        cpu_ns,
+        min(max(m.peak_memory_bytes, 0), VALUE_MAX - 1),
+        min(max(m.cpu_ns, 0), VALUE_MAX - 1),
         len(call.payload),
         m.bytes_out,
         node,

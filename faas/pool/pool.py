@@ -53,6 +53,10 @@ from faas.pool.messages import (
 from faas.pool.scaling import instances_wanted
 from faas.pool.states import InstanceState, SandboxState
 
+# Reading a member off its class costs more than a global on this, the hot path.
+_IDLE, _BUSY = InstanceState.IDLE, InstanceState.BUSY
+_WARM = StartKind.WARM
+
 
 class Pool:
     """See the module's docstring. ``new_id`` returns a fresh sandbox id at each call."""
@@ -145,15 +149,15 @@ class Pool:
         function.running += 1
         call.instance = instance
         instance.calls[call.id] = call
-        if instance.state is InstanceState.IDLE:
-            instance.move(InstanceState.BUSY, now)
+        if instance.state is _IDLE:
+            instance.move(_BUSY, now)
         if len(instance.calls) >= function.spec.concurrency:
             function.available.pop()  # callers always take the top of the stack
         if instance.used:
-            self._out.append(Dispatch(call.id, instance.id, StartKind.WARM, 0))
+            self._out.append(Dispatch(call.id, instance.id, _WARM, 0))
         else:
             instance.used = True
-            init = 0 if instance.kind is StartKind.WARM else instance.up_ns - max(instance.asked_ns, call.submitted_ns)
+            init = 0 if instance.kind is _WARM else instance.up_ns - max(instance.asked_ns, call.submitted_ns)
             self._out.append(Dispatch(call.id, instance.id, instance.kind, max(0, init)))
 
     def _finished(self, event: Finished, now: int) -> None:
@@ -165,7 +169,7 @@ class Pool:
         function.running -= 1
         function.note_finish(now)
         instance.sandbox.used_ns = now
-        if instance.state is not InstanceState.BUSY:
+        if instance.state is not _BUSY:
             return
         if not event.reusable:
             self._retire(instance, now)
@@ -174,7 +178,7 @@ class Pool:
         if len(instance.calls) == function.spec.concurrency - 1:
             function.available.append(instance)
         if not instance.calls:
-            instance.move(InstanceState.IDLE, now)
+            instance.move(_IDLE, now)
         self._serve(function, now)
 
     def _serve(self, function: Function, now: int) -> None:

@@ -227,8 +227,8 @@ class Flusher:
         applied = self._applied
         if applied is None or applied <= self._settled:
             return
-        now = asyncio.get_running_loop().time()
         if not await self._ledger.durable():
+            now = asyncio.get_running_loop().time()
             self._waiting.append((now, applied))
             if now - self._waiting[0][0] < self._settle_s:
                 return

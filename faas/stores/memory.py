@@ -133,6 +133,7 @@ class MemoryLedger:
         self._last: dict[str, int] = {}
         self._usage: list[UsageRecord] = []
         self._shown: dict[tuple[str, str], Entry] = {}
+        self._counts: dict[tuple[str, str], int] = {}  # shown per function
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         last = await self.last_sequence(journal_id)
@@ -151,9 +152,12 @@ class MemoryLedger:
         shown = self._shown.get(key)
         if shown is None or record.attempt > shown.record.attempt:
             self._shown[key] = entry
-        of_function = self._newest(record.namespace, record.function)
-        for old in of_function[self._records_max :]:
-            del self._shown[old.record.namespace, old.record.invocation_id]
+        function = record.namespace, record.function
+        self._counts[function] = self._counts.get(function, 0) + (shown is None)
+        if self._counts[function] > self._records_max:
+            oldest = self._newest(*function)[-1].record
+            del self._shown[oldest.namespace, oldest.invocation_id]
+            self._counts[function] -= 1
 
     def _newest(self, namespace: str, function: str) -> builtins.list[Entry]:
         found = [e for e in self._shown.values() if (e.record.namespace, e.record.function) == (namespace, function)]

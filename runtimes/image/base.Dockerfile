@@ -2,4 +2,4 @@
 # The root of a sandbox is read-only, so everything is compiled now; "unchecked-hash" spares each import a stat of its source.
 ARG ROOTFS
 FROM ${ROOTFS}
-RUN ldconfig && python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash "$(python3 -I -c 'import os; print(os.path.dirname(os.__file__))')"
+RUN /sbin/ldconfig && python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash "$(python3 -I -c 'import os; print(os.path.dirname(os.__file__))')"

@@ -54,12 +54,11 @@ class Context:
         )
 
 
-def describe(config: dict[str, object], instance_id: str) -> None:
-    """Tell the class what function and instance this is."""
+def describe(config: dict[str, object]) -> None:
+    """Tell the class what function this is."""
     Context.function_name = str(config["function"])
     Context.function_version = str(config["version"])
     Context.memory_limit_in_mb = int(config["memory_mb"])  # type: ignore[call-overload]
     Context.invoked_function_arn = str(config["arn"])
     Context.log_group_name = str(config["log_group"])
-    Context.log_stream_name = f"[{config['version']}]{instance_id}"
     Context.namespace = str(config["namespace"])

@@ -77,11 +77,10 @@ class Zygote:
         self._poll.register(self._wake_read, select.POLLIN)
         self._children: dict[int, Child] = {}
         self._readers: dict[int, Pump] = {}
-        self._function: Function | None = None
+        self._template: Instance | None = None  # what every instance starts as, once there is a function
         self._config: dict[str, Any] = {}
         self._user_signals: dict[int, Any] = {}
         self._collect = True
-        self._base_bytes = 0
         self._draining = False
         self._forking = False
         self._instance: Instance | None = None
@@ -142,15 +141,15 @@ class Zygote:
             function = self._load(config)
             info = self._settle(function)
         except Failure as told:
-            process.unlimit()
+            process.unlimit()  # now, to have room for saying what went wrong
             self._output.flush()
             self._send(codec.encode(codec.ERROR, "", told.kind, told.error_type, told.message, told.traceback, 0, 0))
             self._end(1)
             return
         finally:
             process.unlimit()
+        process.limit_instances(int(config["memory_mb"]))
         self._send(codec.encode(codec.READY, time.monotonic_ns() - began_ns, info))
-        self._function = function
 
     def _load(self, config: dict[str, Any]) -> Function:
         """Import with descriptors 1 and 2 in memory files, whose lines are sent afterwards."""
@@ -195,11 +194,11 @@ class Zygote:
                 "WARNING",
                 ["threads started while the module was imported do not exist in instances; start them on first use"],
             )
+        self._template = Instance(function, self._config, self._output)
         self._collect = gc.isenabled()
         gc.collect()
         gc.freeze()
         gc.disable()  # nothing here makes garbage, and a collection would touch pages that instances share
-        self._base_bytes = process.data_bytes()
         self._user_signals = {number: getsignal(number) for number in _SIGNALS}
         self._arm()
         return info
@@ -213,7 +212,7 @@ class Zygote:
     # -- instances ---------------------------------------------------------------------------------------------------
 
     def _fork(self, instance_id: str) -> None:
-        if self._function is None or self._draining:
+        if self._template is None or self._draining:
             self._send(codec.encode(codec.EXITED, instance_id, EXIT_NO_FORK, None, 0, 0))
             return
         try:
@@ -251,20 +250,19 @@ class Zygote:
         """In the child: be instance ``instance_id``, and never return."""
         code = EXIT_BROKEN
         try:
-            parent = self._channel.pid
-            process.isolate(int(self._config["memory_mb"]), self._base_bytes, parent)
+            process.isolate(self._channel.pid)
             self._leave_zygote(pump)
-            tmpdir = process.own_tmpdir(self._tmp, instance_id)
+            process.own_tmpdir(self._tmp, instance_id)
             process.new_entropy()
-            gauge = Gauge(self._slots, pump.at, pump.read_ends)
-            assert self._function is not None
+            assert self._template is not None
             self._output.channel = None  # what the hooks print goes by the descriptors
-            self._instance = Instance(instance_id, self._function, self._config, self._output, gauge, tmpdir)
-            self._instance.restore(_hooks("get_after_restore"))
+            instance = self._instance = self._template
+            instance.become(instance_id, Gauge(self._slots, pump.at, pump.read_ends))
+            instance.restore(_hooks("get_after_restore"))
             if self._collect:
                 gc.enable()
-            self._instance.open(self._path)
-            code = self._instance.serve()
+            instance.open(self._path)
+            code = instance.serve()
         except BaseException as error:  # noqa: BLE001 - last resort: say it where the zygote will find it
             last_words(failure(error).traceback)
         finally:

@@ -54,28 +54,27 @@ class Call:
 
 
 class Instance:
-    def __init__(
-        self,
-        instance_id: str,
-        function: Function,
-        config: dict[str, Any],
-        output: Output,
-        gauge: Gauge,
-        tmpdir: str,
-    ) -> None:
-        self.id = instance_id
+    """Made once, in the zygote; each fork then has its own and lets it ``become`` someone."""
+
+    def __init__(self, function: Function, config: dict[str, Any], output: Output) -> None:
+        self.id = ""
         self.function = function
         self.output = output
         self.channel: Channel | None = None
-        self._gauge = gauge
-        self._tmpdir = tmpdir
-        self._pid = os.getpid()
+        self._gauge: Any = None  # a Gauge from ``become`` on
+        self._pid = 0
         self._broken: Failure | None = None
         self._namespace = str(config["namespace"])
         self._name = str(config["function"])
-        describe(config, instance_id)
+        describe(config)
 
     # -- life --------------------------------------------------------------------------------------------------------
+
+    def become(self, instance_id: str, gauge: Gauge) -> None:
+        self.id = instance_id
+        self._gauge = gauge
+        self._pid = os.getpid()
+        Context.log_stream_name = f"[{Context.function_version}]{instance_id}"
 
     def restore(self, hooks: Hooks) -> None:
         """Run what the user registered to run in every new instance. A failure is told to the first caller."""
@@ -85,6 +84,9 @@ class Instance:
         except BaseException as error:  # noqa: BLE001
             self._broken = failure(error, self.function.roots)
             self._broken.kind = "exit"
+        if hooks:  # what they printed belongs to no invocation
+            self.output.flush()
+            self._gauge.settle()
 
     def open(self, path: str) -> None:
         self.channel = self.output.channel = Channel(path)

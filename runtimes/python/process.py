@@ -44,11 +44,20 @@ def unlimit() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
-def isolate(memory_mb: int, base_bytes: int, parent: int) -> None:
-    """Right after the fork, in the instance: dies with its zygote, first choice of the OOM killer, limits.
+def limit_instances(memory_mb: int) -> None:
+    """Called in the zygote once it is the user's function; its instances inherit the limits.
 
-    ``base_bytes`` is what the zygote had when it forked: the limit is for what the instance adds.
+    That costs nothing per fork. The memory limit is for what an instance adds to what the zygote has.
     """
+    limit = data_bytes() + memory_mb * _MB + DATA_SLACK_BYTES
+    _lower(resource.RLIMIT_DATA, limit, limit + DATA_RESERVE_BYTES)
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    if os.getpid() != 1:  # PID 1 has a container with a limit of its own
+        _lower(resource.RLIMIT_NPROC, NPROC_MAX, NPROC_MAX)
+
+
+def isolate(parent: int) -> None:
+    """In a new instance: it dies with its zygote, leads a session, is the OOM killer's first choice."""
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
@@ -61,11 +70,6 @@ def isolate(memory_mb: int, base_bytes: int, parent: int) -> None:
     except OSError:  # no /proc, or a kernel that says no: the zygote is then as likely a victim
         pass
     os.setsid()
-    limit = base_bytes + memory_mb * _MB + DATA_SLACK_BYTES
-    _lower(resource.RLIMIT_DATA, limit, limit + DATA_RESERVE_BYTES)
-    _lower(resource.RLIMIT_CORE, 0, 0)
-    if parent != 1:  # PID 1 has a container with a limit of its own
-        _lower(resource.RLIMIT_NPROC, NPROC_MAX, NPROC_MAX)
 
 
 def _lower(which: int, soft: int, hard: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,11 @@ from faas.engines.docker import DockerEngine
 from faas.engines.process import ProcessEngine
 from faas.engines.select import probe_docker
 from faas.model.errors import EngineUnavailable
+from faas.ports import SandboxSpec
+from tests.contract.sandboxes import MB, Dialled, Probe, bind, write_probe
 
 AnyEngine = DockerEngine | ProcessEngine
-MakeEngine = Callable[..., AnyEngine]
+Boot = Callable[..., Awaitable[Probe]]
 
 PROCESS_WAYS = ["bwrap-root", "bwrap-user", "plain"] if os.geteuid() == 0 else ["bwrap-user", "plain"]
 CONFINED = ["docker", *(way for way in PROCESS_WAYS if way != "plain")]
@@ -75,3 +77,25 @@ async def engine(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[An
     await made.start()
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def boot(engine: AnyEngine, home: Path) -> AsyncIterator[Boot]:
+    """Boots sandboxes with the probing function: ``probe = await boot(memory_bytes=256 * MB)``."""
+    dialled: list[Dialled] = []
+    code = write_probe(home / "store", "4f6b0c")
+
+    async def one(memory_bytes: int = 256 * MB, on: AnyEngine | None = None, network: str = "none") -> Probe:
+        number = f"{len(dialled):016x}"
+        spec = SandboxSpec(f"s{number}", "python", network, home / "run" / number, memory_bytes)
+        dialled.append(listening := Dialled(spec))
+        await listening.listen()
+        await (on or engine).boot(spec)
+        try:
+            return await bind(on or engine, listening, code)
+        except TimeoutError:
+            pytest.fail(f"the zygote never dialled; it said: {await (on or engine).output(spec.id)}")
+
+    yield one
+    for each in dialled:
+        await each.close()

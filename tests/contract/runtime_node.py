@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -47,6 +47,22 @@ VENDOR = Path(msgpack.__file__).parents[1]
 WAIT_S = 20.0
 FAR_NS = 2**62
 F = TypeVar("F")
+REQUEST = Http(
+    "POST",
+    "/a b/c",
+    "/fn/fn/a%20b/c",
+    "x=1&x=2&y=%C3%A9+z",
+    (
+        ("host", "h.example:81"),
+        ("cookie", "a=1; b=2"),
+        ("accept", "text/html"),
+        ("accept", "*/*"),
+        ("user-agent", "curl"),
+        ("content-type", "application/json"),
+    ),
+    "203.0.113.9",
+    "HTTP/1.1",
+)
 _ids = itertools.count(1)
 
 
@@ -167,7 +183,7 @@ class Node:
         )
         self.zygote = self.accept()
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import struct
 import textwrap
 from dataclasses import dataclass, field
@@ -139,3 +140,18 @@ async def bind(engine: Engine, dialled: Dialled, code: str) -> Probe:
     ready = await zygote.until(READY, ERROR)
     assert ready[0] == READY, ready
     return Probe(engine, dialled, zygote)
+
+
+def peer(channel: Channel) -> tuple[int, int]:
+    """The host's pid and uid of the process at the other end, from the kernel."""
+    end: socket.socket = channel.writer.get_extra_info("socket")
+    pid, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+async def closed(channel: Channel) -> None:
+    """Wait until the process at the other end is gone."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(Gone):
+            while True:
+                await channel.receive()

@@ -3,69 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import os
 import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from faas.engines.identity import PIDS_MAX, TMP_BYTES
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec
-from tests.contract import traces
-from tests.contract.conftest import CONFINED, EVERY, LIMITED, OWN_USER, AnyEngine
-from tests.contract.sandboxes import MB, Channel, Dialled, Gone, Probe, bind, write_probe
+from tests.contract.conftest import CONFINED, EVERY, LIMITED, OWN_USER, AnyEngine, Boot
+from tests.contract.sandboxes import MB, Dialled, Gone, closed, peer
+from tests.contract.traces import alive, remains
 
 pytestmark = pytest.mark.anyio
 every = pytest.mark.parametrize("engine", EVERY, indirect=True)
 confined = pytest.mark.parametrize("engine", CONFINED, indirect=True)
 own_user = pytest.mark.parametrize("engine", OWN_USER, indirect=True)
 limited = pytest.mark.parametrize("engine", LIMITED, indirect=True)
-
-Boot = Callable[..., Awaitable[Probe]]
-
-
-@pytest.fixture
-async def boot(engine: AnyEngine, home: Path) -> AsyncIterator[Boot]:
-    """Boots sandboxes with the probing function: ``probe = await boot(memory_bytes=256 * MB)``."""
-    dialled: list[Dialled] = []
-    code = write_probe(home / "store", "4f6b0c")
-
-    async def one(memory_bytes: int = 256 * MB, on: AnyEngine | None = None, network: str = "none") -> Probe:
-        number = f"{len(dialled):016x}"
-        spec = SandboxSpec(f"s{number}", "python", network, home / "run" / number, memory_bytes)
-        dialled.append(listening := Dialled(spec))
-        await listening.listen()
-        await (on or engine).boot(spec)
-        try:
-            return await bind(on or engine, listening, code)
-        except TimeoutError:
-            pytest.fail(f"the zygote never dialled; it said: {await (on or engine).output(spec.id)}")
-
-    yield one
-    for each in dialled:
-        await each.close()
-
-
-def peer(channel: Channel) -> tuple[int, int]:
-    """The host's pid and uid of the process at the other end, from the kernel."""
-    end: socket.socket = channel.writer.get_extra_info("socket")
-    pid, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
-
-
-async def closed(channel: Channel) -> None:
-    """Wait until the process at the other end is gone."""
-    async with asyncio.timeout(30):
-        with contextlib.suppress(Gone):
-            while True:
-                await channel.receive()
-
 
 # -- life -----------------------------------------------------------------------------------------------------------
 
@@ -98,7 +53,7 @@ async def test_remove_kills_every_process_and_is_idempotent(engine: AnyEngine, b
     await engine.remove("s-never-was")
     await closed(instance)
     await closed(probe.zygote)
-    assert not any(traces.alive(pid) for pid in pids)
+    assert not any(alive(pid) for pid in pids)
     assert remains(engine) == []
 
 
@@ -373,11 +328,3 @@ async def test_resizing_what_is_not_there_is_an_error(engine: AnyEngine) -> None
     with pytest.raises(EngineUnavailable, match="s-nowhere"):
         await engine.resize("s-nowhere", 64 * MB)
     assert engine.oom_kills("s-nowhere") == 0
-
-
-# -- helpers --------------------------------------------------------------------------------------------------------
-
-
-def remains(engine: AnyEngine) -> list[Any]:
-    """Whatever of this engine's node still exists on the machine: containers, processes, control groups."""
-    return list(itertools.chain(traces.containers(engine), traces.processes(engine), traces.groups(engine)))

@@ -32,7 +32,7 @@ def printed(peer: Peer, payload: bytes = b"{}") -> list[tuple[str, str]]:
         ("sys.stdout.buffer.write(b'bytes \\xff\\n'); sys.stdout.flush()", [("stdout", "bytes \ufffd")]),
         ("sys.stdout.write('\\ud800 é\\n')", [("stdout", "\\ud800 é")]),
         ("sys.stdout.reconfigure(encoding='latin-1'); print('é')", [("stdout", "\ufffd")]),
-        ("sys.stdout.close(); print('open')", []),
+        ("sys.stdout.close(); print('open')", [("stdout", "open")]),
         ("print('x' * 20000)", [("stdout", "x" * 16384), ("stdout", "x" * 3616)]),
         ("print('a' + 'é' * 10000)", [("stdout", "a" + "é" * 8191), ("stdout", "é" * 1809)]),
         ("print('x' * 40000, end='')", [("stdout", "x" * 16384)] * 2 + [("stdout", "x" * 7232)]),
@@ -58,7 +58,9 @@ def printed(peer: Peer, payload: bytes = b"{}") -> list[tuple[str, str]]:
     ],
 )
 def test_lines(body: str, lines: list[tuple[str, str]]) -> None:
-    with serving(f"import sys\ndef handler(event, context):\n    if event == 1: print('again'); return\n    {body}") as peer:
+    with serving(
+        f"import sys\ndef handler(event, context):\n    if event == 1: print('again'); return\n    {body}"
+    ) as peer:
         seen = printed(peer)
         seen = [(stream, text.rpartition("/")[2]) for stream, text in seen]
         assert [line for line in seen if not line[1].startswith("  ")] == lines

@@ -47,3 +47,8 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def remains(engine: object) -> list[str | int]:
+    """Whatever of this engine's node still exists on the machine: containers, processes, control groups."""
+    return [*containers(engine), *processes(engine), *groups(engine)]

@@ -219,7 +219,8 @@ class Node:
     def call(self, name: str, value: Any = None, **more: Any) -> httpx2.Response:
         """A direct call with ``value`` as JSON, or with what ``more`` says (``content=``, ``headers=``)."""
         if "content" not in more:
-            more["json"] = value
+            more["content"] = json.dumps(value).encode()
+            more["headers"] = {"content-type": "application/json", **more.get("headers", {})}
         return self.client.post(f"/v1/functions/{name}/invocations", **more)
 
     def fetch(self, path: str, method: str = "GET", **more: Any) -> httpx2.Response:

@@ -50,6 +50,6 @@ def test_the_readme_names_every_setting_and_verb() -> None:
     from faas.settings import NAMES
 
     readme = (ROOT / "README.md").read_text()
-    hidden = {"boot_concurrency", "log_cap", "record_retention"}  # `faas doctor` shows them; few should touch them
+    hidden = {"log_lines", "record_retention"}  # `faas doctor` shows them; few should touch them
     assert [name for name in NAMES if name not in hidden and f"FAAS_{name.upper()}" not in readme] == []
     assert [verb for verb in VERBS if not re.search(rf"faas {verb}\b", readme)] == ["runtime"]

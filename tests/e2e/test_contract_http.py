@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,7 @@ def respond(node: Node) -> Iterator[str]:
 
 
 def answer(node: Node, path: str, value: Any) -> httpx2.Response:
-    return node.fetch(path, "POST", json=value)
+    return node.fetch(path, "POST", content=json.dumps(value), headers={"content-type": "application/json"})
 
 
 def test_the_event_is_payload_2_0(node: Node, event: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,7 +46,7 @@ class FakeNode:
     def answer(self, asked: Asked) -> Answer:
         self.asked.append(asked)
         found = self.answers.get(f"{asked.method} {asked.path}")
-        if isinstance(found, Callable):
+        if callable(found):
             found = found(asked)
         if found is None:
             return Answer(404, b"nothing here", {"content-type": "text/plain"})

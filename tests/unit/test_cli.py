@@ -40,7 +40,7 @@ HELLO = {
     "instances": {"IDLE": 2, "BUSY": 1},
     "created_at": "2025-01-31T12:00:00.000Z",
 }
-RECORD = {
+RECORD: dict[str, Any] = {
     "invocation_id": "0" * 31 + "1",
     "id": "0" * 31 + "1-1",
     "namespace": "default",

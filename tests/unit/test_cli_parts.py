@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import pty
 import signal
@@ -18,6 +20,7 @@ import pytest
 from faas.cli import checks, demo, out
 from faas.cli.client import Node, connect, problem_error, read_client_file, write_client_file
 from faas.cli.invoke import server_timing
+from faas.cli.nodelog import JsonLines
 from faas.cli.out import CliError
 from faas.cli.up import only_node_of, own_command, prepare_home, run_until_signalled
 from faas.model.errors import EngineUnavailable
@@ -302,6 +305,17 @@ def test_what_to_try_next_works_in_another_terminal(home: Path) -> None:
 
 def test_the_cost_line_adds_up() -> None:
     assert demo.cost_line(4, 128) == "4 ms x 128 MB = 0.000500 GB-s billed (no prices are set)"
+
+
+def test_the_nodes_log_as_json_lines() -> None:
+    try:
+        raise ValueError("why")
+    except ValueError:
+        record = logging.LogRecord("faas.x", logging.ERROR, "", 1, "what %s", ("é",), sys.exc_info())
+    found = json.loads(JsonLines().format(record))
+    assert (found["level"], found["logger"], found["message"]) == ("ERROR", "faas.x", "what é")
+    assert found["traceback"].endswith("ValueError: why")
+    assert found["time"].endswith("+00:00")
 
 
 # -- doctor ---------------------------------------------------------------------------------------------------------

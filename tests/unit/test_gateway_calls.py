@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from gateway_fakes import ADMIN, FakeInvoker, ask, make_bench, make_record, make_scope, make_version
 
 from faas.gateway.services import Limits
 from faas.model import errors
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Http
+from tests.unit.gateway_fakes import ADMIN, FakeInvoker, ask, make_bench, make_record, make_scope, make_version
 
 pytestmark = pytest.mark.anyio
 
@@ -291,6 +291,17 @@ async def test_a_public_function_sees_its_own_authorization_but_no_platform_key(
     assert call.http is not None
     assert call.key_id == "k1"
     assert "authorization" not in dict(call.http.headers)
+
+
+async def test_a_public_function_that_checks_its_own_tokens_needs_no_store() -> None:
+    bench = make_bench(PUBLIC)
+    await bench.call("GET", "/fn/hello", key=None)
+    bench.keys.down = bench.registry.down = True
+    for header, shown in (("Bearer eyJhbGciOiJ9.e30.sig", True), ("Bearer faas_who_knows", False)):
+        answer = await bench.call("GET", "/fn/hello", key=None, headers=[("authorization", header)])
+        _, call = bench.invoker.calls[-1]
+        assert call.http is not None
+        assert (answer.status, "authorization" in dict(call.http.headers)) == (200, shown)
 
 
 async def test_who_has_no_key_does_not_learn_which_names_exist() -> None:

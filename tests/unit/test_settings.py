@@ -77,7 +77,7 @@ def test_code_gives_integers_in_the_unit_of_the_field() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        Settings().port = 1  # type: ignore[misc]
+        Settings().port = 1
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_unknown_keys_in_the_file_are_refused_with_a_guess(home: Path) -> None:
     (home / "faas.toml").write_text('prot = 1\nzzz = 2\nhome = "/x"\nqueue_wait_ms = 5\n')
     first, second, third, fourth = problems()
     assert "unknown setting prot; did you mean port?" in first
-    assert "unknown setting zzz; there is boot_concurrency, " in second
+    assert "unknown setting zzz; there is drain_timeout, " in second
     assert "home can only be set in the environment, as FAAS_HOME" in third
     assert "unknown setting queue_wait_ms; did you mean queue_wait?" in fourth
 

@@ -157,6 +157,7 @@ class FakeRegistry:
         queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.followers.append(queue)
         try:
+            yield "*", "*"
             while True:
                 yield await queue.get()
         finally:
