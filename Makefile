@@ -27,11 +27,11 @@ format: develop ## mend format and what lint can mend by itself
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: develop ## DESIGN section 7 measured, beside a bare server in the same run (ARGS="--help" for choices)
+bench: develop ## how fast it is, beside a bare server in the same run (ARGS="--help" for choices)
 	@deploy/with-engine.sh .venv/bin/python -m tests.bench $(ARGS)
 
-image: setup ## build the runtime image on this machine's Docker engine
-	@deploy/with-engine.sh .venv/bin/faas runtime build python
+image: setup ## build the runtime image on this machine's Docker engine (as root on Debian: install one first)
+	@deploy/with-engine.sh true
 
 soak: develop ## a thousand kills during load, then every record accounted for (ARGS="--kills 100" for fewer)
 	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(ARGS)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run a command with a Docker engine and the sandbox tools at hand: deploy/with-engine.sh COMMAND...
+# Run a command with a Docker engine, the runtime image and the sandbox tools at hand: deploy/with-engine.sh COMMAND...
 #
 # An engine that answers is used as it is. Otherwise, as root on Debian or a relative: the packages are installed, the
 # engine is started, and stopped again after the command (only the one started here). Elsewhere the command runs without
@@ -133,6 +133,10 @@ if ! answers; then
         tail -n 15 "$log" >&2
         refuse "dockerd does not start here (above: its last words, all of them in $log)"
     fi
+fi
+
+if answers; then
+    .venv/bin/faas runtime build python >&2 || refuse "the runtime image could not be built"
 fi
 
 status=0

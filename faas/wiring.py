@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 SOCKET_DIR_BYTES_MAX = 60  # a socket's path may have 107, and a sandbox's id and "node.sock" come on top
 KEEP_ALIVE_S = 75
+GRACE_S = 5  # for answers that are on their way out
 BACKLOG = 4096
 GC_THRESHOLD = 20_000  # new objects between collections; a call makes some fifty and drops them
 NS_PER_MS = 1_000_000
@@ -139,8 +140,9 @@ async def serve(settings: Settings, on_ready: Callable[[NodeInfo], Awaitable[Non
         )
         observers.append(gateway)
         await invoker.start()
-        stack.push_async_callback(invoker.close, settings.drain_timeout_ms / 1000)
+        stack.push_async_callback(invoker.close)
         server = await stack.enter_async_context(_http(gateway, listener))
+        stack.push_async_callback(_drain, gateway, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)
         url = f"http://{_shown_host(settings.host)}:{listener.getsockname()[1]}"
         _settle_memory()
@@ -290,7 +292,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """The server, until the context is left: then new calls are refused and those in flight are waited for."""
+    """The server, until the context is left."""
     config = uvicorn.Config(
         gateway,
         loop="none",
@@ -304,6 +306,7 @@ async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyn
         date_header=True,
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config)
     task = asyncio.get_running_loop().create_task(server.serve([listener]))
@@ -313,9 +316,14 @@ async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyn
         up.cancel()
         yield task
     finally:
-        gateway.begin_drain()
         server.should_exit = True
         await asyncio.wait([task])
+
+
+async def _drain(gateway: Gateway, invoker: Invoker, seconds: float) -> None:
+    """New calls are refused, those in flight get so long to end; until they have, the server goes on serving."""
+    gateway.begin_drain()
+    await invoker.drain(seconds)
 
 
 @asynccontextmanager

@@ -9,10 +9,13 @@ Two layers of images, so that a change in ``runtimes/python`` costs a second and
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +80,11 @@ def build(
     engine = client if client is not None else connect(timeout_s=_BUILD_TIMEOUT_S)
     try:
         with translated("build the runtime image"):
-            return _build(engine, progress, force, registry_image)
+            found = None if force else _inspect(engine, runtime_tag())
+            if found is not None:
+                return _built(runtime_tag(), found, fresh=False)
+            with _alone(progress):
+                return _build(engine, progress, force, registry_image)
     finally:
         if own:
             engine.close()
@@ -86,7 +93,7 @@ def build(
 def _build(client: docker.APIClient, progress: Progress, force: bool, registry_image: str) -> Built:
     tag, base = runtime_tag(), base_tag()
     found = _inspect(client, tag)
-    if found is not None and not force:
+    if found is not None and not force:  # made by another node while we waited for our turn
         return _built(tag, found, fresh=False)
     if _inspect(client, base) is None or force:
         _make_base(client, base, progress, registry_image)
@@ -98,6 +105,22 @@ def _build(client: docker.APIClient, progress: Progress, force: bool, registry_i
     if made is None:
         raise EngineUnavailable(f"the engine built {tag} but does not have it: is something else removing images?")
     return _built(tag, made, fresh=True)
+
+
+@contextlib.contextmanager
+def _alone(progress: Progress) -> Iterator[None]:
+    """One build at a time for each user of this machine; nodes that start together share its result."""
+    path = Path(tempfile.gettempdir()) / f"faas-image-{os.getuid()}.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another process builds the runtime image; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _built(tag: str, inspected: dict[str, Any], *, fresh: bool) -> Built:
@@ -122,12 +145,13 @@ def _make_base(client: docker.APIClient, base: str, progress: Progress, registry
         rootfs, source = registry_image, "registry"
     else:
         progress(f"no registry ({refused}): building from Debian packages")
-        rootfs, source = f"{BASE}-rootfs:{base.rpartition(':')[2]}", "debian"
+        rootfs, source = f"{BASE}-rootfs:{base.rpartition(':')[2]}-{os.getpid()}", "debian"
         _import(client, rootfs, progress)
     progress("compiling the standard library")
     _docker_build(client, "base.Dockerfile", base, {"ROOTFS": rootfs}, {"faas.base": "python", "faas.source": source})
     if source == "debian":
-        client.remove_image(rootfs)  # only the name: the base keeps the layer
+        with contextlib.suppress(docker.errors.APIError):  # only the name: the base keeps the layer
+            client.remove_image(rootfs, force=True)
 
 
 def _pull(client: docker.APIClient, image: str, progress: Progress) -> str:

@@ -132,7 +132,7 @@ class Deployer:
             except Conflict:
                 if not tries_left:
                     raise
-                log.info("%s was taken by another deploy, trying the next number", version.key)
+                log.info("%s was taken by another deploy, trying the next number", version.label)
                 continue
             finally:
                 await self._invoker.forget(namespace, name, keep=keep)

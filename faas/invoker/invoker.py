@@ -127,6 +127,7 @@ class Invoker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._slow_tick = True
+        self._closed = False
         self._idle = asyncio.Event()
         self._performer = Performer(self)
 
@@ -139,18 +140,23 @@ class Invoker:
         self.pool.flavours.setdefault(Flavour("python", "none"), 0)
         self._tick()
 
-    async def close(self, drain_s: float) -> None:
-        """Refuse new calls, let running ones finish for ``drain_s``, then remove every sandbox."""
+    async def drain(self, seconds: float) -> None:
+        """Refuse new calls and let running ones finish for so long; then those that are left get a 503."""
         self.pool.shut_down()
         if self.runs:
             self._idle.clear()
             try:
-                async with asyncio.timeout(drain_s):
+                async with asyncio.timeout(seconds):
                     await self._idle.wait()
             except TimeoutError:
-                log.warning("%d calls were still running after %.0f s and are given up", len(self.runs), drain_s)
+                log.warning("%d calls were still running after %.0f s and are given up", len(self.runs), seconds)
         for run in list(self.runs.values()):
             self.end(run, NoCapacity("the node shut down before the call finished; send it again"))
+
+    async def close(self) -> None:
+        """End what is left at once and remove every sandbox."""
+        await self.drain(0)
+        self._closed = True
         if self._ticker is not None:
             self._ticker.cancel()
         for task in list(self._tasks):
@@ -194,14 +200,18 @@ class Invoker:
         await self.content.attach(version)
         spec = self._spec(version)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._loads.setdefault(version.key, []).append(future)
+        self._loads.setdefault(version.unit, []).append(future)
         self.apply(Prepare(spec))
         try:
             async with asyncio.timeout(LOAD_LIMIT_S):
                 return await future
         except TimeoutError:
+            self.apply(Forget(version.key))
             reason = self.pool.boots.reason or "the node's memory budget is used up"
-            raise NoCapacity(f"no sandbox to load {version.key} in: {reason}") from None
+            raise NoCapacity(f"no sandbox to load {version.label} in: {reason}") from None
+        except FaasError:
+            self.apply(Forget(version.key))
+            raise
 
     def keep(self, version: FunctionVersion) -> None:
         """Have the version loaded, and its ``min_instances`` running, without waiting for that."""
@@ -220,13 +230,14 @@ class Invoker:
         return stats(self.pool)
 
     def _spec(self, version: FunctionVersion) -> FunctionSpec:
-        key = version.key
+        key = version.unit
         spec = self._specs.get(key)
-        if spec is None or self.versions[key] is not version:
+        if spec is None:
             manifest = version.manifest
             keep_ms = manifest.keep_alive_ms
             spec = self._specs[key] = FunctionSpec(
                 key=key,
+                label=version.label,
                 flavour=Flavour(manifest.runtime, manifest.network),
                 memory_mb=manifest.memory_mb,
                 max_instances=manifest.max_instances,
@@ -248,6 +259,8 @@ class Invoker:
 
     def apply(self, event: Event) -> None:
         """Hand an event to the pool and perform what it commands; events that arise meanwhile wait their turn."""
+        if self._closed:
+            return
         if self._applying:
             self._events.append(event)
             return
@@ -295,7 +308,7 @@ class Invoker:
             else:
                 function = self.pool.functions.get(key)
                 error = function.init.error if function is not None else None
-                future.set_exception(error or NoCapacity(f"the sandbox that was to load {key} ended"))
+                future.set_exception(error or NoCapacity("the sandbox that was to load the function ended"))
 
     def _tick(self) -> None:
         if self._ticker is not None:
@@ -310,7 +323,7 @@ class Invoker:
 
     def _drop_unused(self) -> None:
         """Forget versions that the pool has forgotten and no call holds."""
-        held = {run.version.key for run in self.runs.values()}
+        held = {run.version.unit for run in self.runs.values()}
         for key in [key for key in self.versions if key not in self.pool.functions and key not in held]:
             del self.versions[key], self._specs[key]
             self._performer.forget(key)

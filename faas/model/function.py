@@ -26,10 +26,22 @@ class FunctionVersion(BaseModel):
     lock: str = ""
     created_at_ms: int = 0
 
+    @property
+    def label(self) -> str:
+        """``namespace/name@version``, for people."""
+        return f"{self.namespace}/{self.name}@{self.version}"
+
     @cached_property
     def key(self) -> str:
-        """``namespace/name@version``, unique over the platform."""
-        return f"{self.namespace}/{self.name}@{self.version}"
+        """``label`` and what makes it unique: a number whose version did not load is given to the next attempt."""
+        return f"{self.label}+{self.created_at_ms:x}.{self.bundle[:12]}"
+
+    @cached_property
+    def unit(self) -> str:
+        """What a sandbox is bound to. A version that did not load is never committed and its number is given again,
+        to other code: ``key`` alone does not tell the two apart.
+        """
+        return f"{self.key}#{self.bundle[:12]}.{self.created_at_ms}"
 
     @property
     def arn(self) -> str:

@@ -32,9 +32,10 @@ class Flavour:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """What the pool must know of a function version. ``key`` is ``namespace/name@version``."""
+    """What the pool must know of a function version. ``key`` is unique, ``label`` is for people."""
 
     key: str
+    label: str
     flavour: Flavour
     memory_mb: int
     max_instances: int

@@ -140,7 +140,7 @@ class Pool:
             reason = full or self.boots.reason or "its sandbox has not started yet"
             return NoCapacity(f"{what} and no instance could be started: {reason}")
         limit = function.spec.max_instances
-        return Throttled(f"{what} for {function.spec.key} (max_instances {limit}); slow down or raise the limit")
+        return Throttled(f"{what} for {function.spec.label} (max_instances {limit}); slow down or raise the limit")
 
     def _dispatch(self, call: Call, instance: Instance, now: int) -> None:
         function = instance.function

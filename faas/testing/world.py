@@ -282,6 +282,7 @@ def spec(name: str = "hello", **changes: object) -> FunctionSpec:
     """A function as tests need it: 128 MB, one call at a time, ten seconds of keep-alive."""
     values: dict[str, object] = {
         "key": f"default/{name}@1",
+        "label": f"default/{name}@1",
         "flavour": Flavour("python", "none"),
         "memory_mb": 128,
         "max_instances": 100,

@@ -122,7 +122,7 @@ def _text_body(body: str, is_base64: bool) -> bytes:
     import binascii
 
     try:
-        return binascii.a2b_base64(body.encode())
+        return binascii.a2b_base64(b"".join(body.encode().split()), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise _invalid(f"isBase64Encoded is set and the body is not base64: {error}") from None
 

@@ -27,7 +27,6 @@ STOP_S = 45.0
 SETTLE_S = 30.0
 JSON_HEADERS = {"Content-Type": "application/json"}
 _BOUNDARY = "faas-bench-0d1f7a"
-_UNSETTLED = ("booting", "binding", "draining", "removed")
 
 
 class BenchError(Exception):
@@ -112,13 +111,12 @@ class Node(Server):
                 found[state] = int(float(value))
         return found
 
-    def settle(self, *at_zero: str, generic: int = 1) -> None:
-        """Wait until these functions have no sandbox, ``generic`` sandboxes are ready and nothing is on its way."""
+    def settle(self) -> None:
+        """Wait until every function is at zero, a generic sandbox is ready and nothing is on its way."""
         end = time.monotonic() + SETTLE_S
         while True:
             counts = self.counts("sandboxes")
-            quiet = counts.get("generic", 0) >= generic and not any(counts.get(state) for state in _UNSETTLED)
-            if quiet and not any(self.sandboxes(name) for name in at_zero):
+            if counts.pop("generic", 0) and not any(counts.values()):
                 time.sleep(0.05)
                 return
             if time.monotonic() > end:

@@ -54,7 +54,7 @@ def cold(node: Node, samples: int, seconds_max: float, say: report.Say) -> list[
             if number % 20 == 0:
                 say(f"starts from zero, {len(took)} of {samples}")
             name = names[number % COPIES]
-            node.settle(*names)
+            node.settle()
             begin = time.perf_counter_ns()
             reply = node.call(name, EVENT)
             elapsed = time.perf_counter_ns() - begin
@@ -148,7 +148,7 @@ def burst(node: Node, rounds: int, say: report.Say) -> list[Row]:
     try:
         for number in range(1, rounds + 1):
             say(f"burst, round {number} of {rounds}")
-            node.settle(name)
+            node.settle()
             headers = {**node.headers, "Connection": "keep-alive"}
             request = load.request_text("POST", invocations(name), f"{node.host}:{node.port}", headers, '{"ms": 100}')
             outcomes.append(load.run(load.Job(node.host, node.port, request, BURST_CALLS)))

@@ -23,6 +23,9 @@ LOUD = {"antigravity", "this"}
 SIZE_MAX = 60 * 1000**2
 
 
+pytestmark = pytest.mark.timeout(600)  # they download and build
+
+
 @pytest.fixture
 def client(docker_version: str) -> Iterator[docker.APIClient]:
     made = connect(timeout_s=300)

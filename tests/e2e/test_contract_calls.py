@@ -49,11 +49,12 @@ def inner(value):
 CONTEXT = """
 async def handler(event, context):
     names = ["aws_request_id", "function_name", "function_version", "memory_limit_in_mb", "invoked_function_arn",
-             "log_group_name", "log_stream_name", "client_context", "identity", "invocation_id", "namespace",
+             "log_group_name", "log_stream_name", "client_context", "invocation_id", "namespace",
              "trigger", "attempt", "trace_parent"]
     found = {name: getattr(context, name) for name in names}
     found["remaining"] = context.get_remaining_time_in_millis()
     found["deadline"] = str(context.deadline)
+    found["identity"] = context.identity.cognito_identity_id
     return found
 """
 
@@ -180,6 +181,7 @@ def test_the_context_is_lambdas_and_ours(node: Node) -> None:
     assert found["log_group_name"] == "/faas/default/contract-context"
     assert found["log_stream_name"]
     assert found["client_context"] is None
+    assert found["identity"] is None
     assert found["namespace"] == "default"
     assert found["trigger"] == "direct"
     assert found["attempt"] == 1

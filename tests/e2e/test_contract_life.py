@@ -81,9 +81,12 @@ def test_no_more_than_max_instances(node: Node) -> None:
 
 def test_min_instances_are_kept(node: Node) -> None:
     node.deploy("life-min", HELLO, min_instances=2, keep_alive="0s")
-    wait_until(lambda: len(instances(node, "life-min")) == 2, "two instances are there without a call")
+    def idle() -> bool:
+        return [instance["state"] for instance in instances(node, "life-min")] == ["idle", "idle"]
+
+    wait_until(idle, "two instances are there without a call")
     assert node.call("life-min").headers["faas-start"] == "warm"
-    wait_until(lambda: [i["state"] for i in instances(node, "life-min")] == ["idle"] * 2, "they stay")
+    wait_until(idle, "they stay")
     node.delete("life-min")
 
 

@@ -97,7 +97,7 @@ async def node(tmp_path: Path, answer: Answer = echo, **pool: int) -> AsyncItera
     try:
         yield Node(invoker, engine, kept)
     finally:
-        await invoker.close(drain_s=0.1)
+        await invoker.close()
     assert not engine.sandboxes, "close() left sandboxes"
     assert not list((tmp_path / "run").iterdir()), "close() left sockets"
 
@@ -215,6 +215,23 @@ async def test_a_module_that_does_not_load_fails_load_and_calls(tmp_path: Path) 
         reply = await n.call()
         assert isinstance(reply.error, FunctionFailed)
         assert reply.record.status == "function_error"
+
+
+async def test_after_a_version_that_did_not_load_the_next_attempt_gets_its_number_and_its_own_code(
+    tmp_path: Path,
+) -> None:
+    def refuse(_: FakeSandbox) -> Frame:
+        return Error("", "function", "SyntaxError", "bad", "", 0, 0)
+
+    first = version().model_copy(update={"version": 77, "bundle": "1" * 64})
+    second = FunctionVersion(**{**first.model_dump(), "bundle": "2" * 64, "manifest": {"name": "hello", "entry": "e2"}})
+    async with node(tmp_path, generic_sandboxes=0) as n:
+        n.engine.prepare = lambda sandbox: setattr(sandbox, "on_init", refuse)
+        with pytest.raises(FunctionFailed):
+            await n.invoker.load(first)
+        n.engine.prepare = lambda _sandbox: None
+        await n.invoker.load(second)
+        assert n.only_sandbox().init["entry"] == "e2"
 
 
 async def test_load_imports_without_an_instance(tmp_path: Path) -> None:
@@ -371,7 +388,7 @@ async def test_closing_lets_running_calls_finish_and_refuses_new_ones(tmp_path: 
         async with asyncio.timeout(5):
             while not n.invoker.runs or not next(iter(n.invoker.runs.values())).dispatched_ns:
                 await asyncio.sleep(0.01)
-        closing = asyncio.ensure_future(n.invoker.close(drain_s=5))
+        closing = asyncio.ensure_future(n.invoker.drain(5))
         await asyncio.sleep(0.01)
         assert (await n.call(b"2")).error.code == "no-capacity"  # type: ignore[union-attr]
         assert (await running).payload == b"1"
