@@ -534,11 +534,13 @@ def crash(spec: FunctionSpec, cause: Cause, exit_text: str) -> FaasError:
         )
     if cause is Cause.EXIT:
         return InstanceCrashed(f"the function's process ended before it answered ({exit_text})", exit_text)
-    return InstanceCrashed("the function's sandbox ended before it answered", exit_text or cause.value)
+    why = f" ({exit_text})" if exit_text and exit_text != cause.value else ""
+    return InstanceCrashed(f"the function's sandbox ended before it answered{why}", cause.value)
 
 
 def init_crash(spec: FunctionSpec, cause: Cause, reason: str) -> FaasError:
     """What those who wait for a module are told whose import took the sandbox down."""
     if cause is Cause.OOM:
         return InstanceCrashed(f"loading the function needed more than its {spec.memory_mb} MB; raise `memory`", "oom")
-    return InstanceCrashed("the sandbox ended while it loaded the function", reason or cause.value)
+    why = f" ({reason})" if reason else ""
+    return InstanceCrashed(f"the sandbox ended while it loaded the function{why}", cause.value)

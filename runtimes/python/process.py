@@ -4,6 +4,7 @@
 # ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH123, SIM105
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import resource
@@ -15,11 +16,13 @@ _MB = 1024 * 1024
 DATA_SLACK_BYTES = 32 * _MB
 DATA_RESERVE_BYTES = 16 * _MB  # between the soft and the hard limit: room to say that memory ran out
 NPROC_MAX = 4096
+THREAD_STACK_BYTES = _MB  # as CPython on Alpine; the usual 8 MB would count against RLIMIT_DATA in full
 _prctl = ctypes.CDLL(None).prctl
 
 
 def protect_zygote() -> None:
     """Not to be traced by instances; all orphans come to it, also when it is not PID 1."""
+    _thread.stack_size(THREAD_STACK_BYTES)
     _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if os.getpid() != 1:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -85,8 +86,10 @@ def mixed(count: int, seed: int = 1) -> list[UsageRecord]:
     ]
 
 
-async def rows(ledger: Ledger, *by: str, start: int = 0, end: int = ALWAYS[1], **where: str) -> list[Any]:
-    found = await ledger.usage(start, end, by, where)
+async def rows(
+    ledger: Ledger, *by: str, start: int = 0, end: int = ALWAYS[1], where: Mapping[str, str] | None = None
+) -> list[Any]:
+    found = await ledger.usage(start, end, by, where or {})
     return [(dict(row.labels), dict(row.sums)) for row in found]
 
 
@@ -96,7 +99,9 @@ async def test_sums_are_those_of_the_records(ledger: Ledger) -> None:
     for by in [[], ["function"], ["namespace", "version"], ["status", "start"], ["key", "trigger"], ["hour"], ["day"]]:
         assert await rows(ledger, *by) == report(total(found), by, {})
     for where in [{"function": "thumb"}, {"status": "timeout", "namespace": "acme"}, {"version": "3"}, {"key": "no"}]:
-        assert await rows(ledger, "month", "function", **where) == report(total(found), ["month", "function"], where)
+        assert await rows(ledger, "month", "function", where=where) == report(
+            total(found), ["month", "function"], where
+        )
     assert sorted(r.id for r in await ledger.records(*ALWAYS)) == sorted(r.id for r in found)
 
 
@@ -230,8 +235,6 @@ def test_any_records_in_any_batches_add_up(valkey_url: str, found: list[UsageRec
             by = ["function", "namespace", "version", "key", "trigger", "status", "start", "hour"]
             assert await rows(ledger, *by) == report(total(found), by, {})
             assert await ledger.records(*ALWAYS) == sorted(found, key=lambda r: (r.started_at_ns, r.id))
-
-    import asyncio
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from faas.model.errors import Conflict
+from faas.ports import Entry
 from faas.stores.flusher import Flusher
 from faas.stores.journal import Journal
 from faas.stores.memory import MemoryLedger
@@ -43,7 +44,7 @@ class LosingLedger(MemoryLedger):
         self._told: dict[str, int] = {}
         self.disk: tuple[dict[str, int], int] = ({}, 0)
 
-    async def apply(self, journal_id: str, entries: list) -> int:  # type: ignore[type-arg,override]
+    async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         self._told[journal_id] = await super().apply(journal_id, entries)
         return self._told[journal_id]
 

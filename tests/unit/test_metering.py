@@ -96,10 +96,10 @@ def test_a_sandbox_cannot_report_its_way_out_of_the_numbers() -> None:
     assert record.peak_memory_bytes == 0
 
 
-@pytest.mark.parametrize("wrong", [{"run_ns": -1}, {"queue_ns": VALUE_MAX}, {"init_ns": -(10**9)}])
-def test_what_the_node_measured_must_be_possible(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [Seen(run_ns=-1), Seen(queue_ns=VALUE_MAX), Seen(init_ns=-(10**9))])
+def test_what_the_node_measured_must_be_possible(wrong: Seen) -> None:
     with pytest.raises(AssertionError):
-        record_of(Seen(**wrong))
+        record_of(wrong)
 
 
 def test_overlapping_invocations_are_billed_their_share() -> None:
