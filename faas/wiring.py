@@ -56,6 +56,7 @@ GRACE_S = 5  # for answers that are on their way out
 BACKLOG = 4096
 GC_THRESHOLD = 20_000  # new objects between collections; a call makes some fifty and drops them
 NS_PER_MS = 1_000_000
+BYTES_PER_MB = 1024 * 1024
 
 Say = Callable[[str], None]
 
@@ -95,7 +96,7 @@ async def serve(settings: Settings, on_ready: Callable[[NodeInfo], Awaitable[Non
         registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
         key = await _admin_key(settings.home, keys, ours=store.embedded is not None)
         ledger = RedisLedger(client, record_ms=settings.record_retention_ms, raw_ms=settings.record_retention_ms)
-        logs = RedisLogSink(client, clock)
+        logs = RedisLogSink(client, clock, stream_lines_max=settings.log_lines)
         await stack.enter_async_context(_running(logs.run(), logs.close))
         journal = Journal(settings.home / "journal")
         stack.callback(journal.close)
@@ -235,7 +236,7 @@ async def _engine(settings: Settings, identity: Identity, say: Say) -> Selected:
 
 def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
     pool = PoolConfig(
-        memory_budget_mb=settings.memory_budget_bytes // 1_000_000,
+        memory_budget_mb=settings.memory_budget_bytes // BYTES_PER_MB,
         queue_depth_max=settings.queue_depth,
         queue_wait_ns=settings.queue_wait_ms * NS_PER_MS,
         generic_sandboxes=settings.generic_sandboxes,

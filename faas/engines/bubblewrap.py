@@ -31,7 +31,8 @@ from faas.engines.identity import (
     TMP_BYTES,
 )
 
-MARK = "FAAS_SANDBOX"  # in the environment of every process of a sandbox: how leftovers are told from strangers
+# In the environment or the arguments of every process of a sandbox: how leftovers are told from strangers.
+MARK = "FAAS_SANDBOX"
 _UID_INSIDE = 1000
 _ETC = ("ssl", "pki", "ca-certificates", "crypto-policies", "localtime", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
         "alternatives", "mime.types", "nsswitch.conf", "services", "protocols")  # fmt: skip
@@ -77,8 +78,9 @@ def interpreter() -> tuple[Path, Path]:
 
 def missing(way: Way) -> str:
     """Which tool ``way`` needs and this machine lacks; "" when none."""
-    needed = {Way.ROOT: ("bwrap", "setpriv"), Way.USER: ("bwrap",), Way.PLAIN: ()}[way]
-    return next((tool for tool in needed if shutil.which(tool) is None), "")
+    if way is not Way.PLAIN and shutil.which("bwrap") is None:
+        return "bwrap"
+    return "setpriv" if way is Way.ROOT and not _tool("setpriv") else ""
 
 
 def command(
@@ -109,7 +111,8 @@ def command(
         if tmp is not None:
             inside |= {"HOME": str(tmp), "TMPDIR": str(tmp)}
         own = [word.replace(RUNTIME_MOUNT, str(machine.runtime)) for word in program]
-        arguments = [*enter, *_become(uid), *_env(inside), str(machine.python), *own]
+        # the zygote hides its environment from its own user (it is not dumpable), but not its arguments
+        arguments = [*enter, *_become(uid), *_env(inside), str(machine.python), "-X", f"{MARK}={mark}", *own]
         return Command(arguments, environment)
     bwrap = shutil.which("bwrap") or "bwrap"
     arguments = [*enter, bwrap, *_namespaces(way, egress), *_files(machine, socket_dir, egress)]
@@ -125,8 +128,8 @@ def command(
 
 def _become(uid: int | None) -> list[str]:
     """Become ``uid``, and die with the parent: asked for again here, since a change of user takes that back."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
+    setpriv = _tool("setpriv")
+    if not setpriv:
         return []
     user = [] if uid is None else ["--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--inh-caps=-all"]
     return [setpriv, *user, "--no-new-privs", "--pdeathsig", "KILL", "--"]
@@ -134,12 +137,17 @@ def _become(uid: int | None) -> list[str]:
 
 def _process_limit() -> list[str]:
     """Counted per user namespace, so it must be set inside."""
-    prlimit = shutil.which("prlimit")
-    return [prlimit, f"--nproc={PIDS_MAX}", "--"] if prlimit is not None else []
+    prlimit = _tool("prlimit")
+    return [prlimit, f"--nproc={PIDS_MAX}", "--"] if prlimit else []
+
+
+def _tool(name: str) -> str:
+    """Where a system tool is, as seen from inside as well: not what PATH may say; "" when it is not there."""
+    return shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") or ""
 
 
 def _env(variables: Mapping[str, str]) -> list[str]:
-    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items())]
+    return [_tool("env"), "-i", *(f"{name}={value}" for name, value in variables.items())]
 
 
 def _namespaces(way: Way, egress: bool) -> list[str]:

@@ -1,8 +1,9 @@
-"""Finding the processes that carry our mark in their environment, and killing those and no others."""
+"""Finding the processes that carry our mark, and killing those and no others."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ _GONE_WAIT_S = 2.0
 def kill(prefix: str) -> int:
     """SIGKILL every process whose mark begins with ``prefix``, and those they fork meanwhile; how many that were.
 
-    A process is opened before its environment is read, so the signal reaches the very process that carries the mark,
+    A process is opened before it is looked at, so the signal reaches the very process that carries the mark,
     whatever happens to its number. Blocks until they are gone, at most ``_GONE_WAIT_S``.
     """
     wanted = f"{MARK}={prefix}".encode()
@@ -35,14 +36,25 @@ def _pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and path.name != str(own)]
 
 
+def _is_marked(pid: int, wanted: bytes) -> bool:
+    """Marked as an option of the interpreter, which anyone may see, or in the environment, which not all let us."""
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    if any(option == b"-X" and value.startswith(wanted) for option, value in itertools.pairwise(arguments)):
+        return True
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except PermissionError:
+        return False
+    return any(variable.startswith(wanted) for variable in variables)
+
+
 def _kill_if_marked(pid: int, wanted: bytes) -> bool:
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if not any(variable.startswith(wanted) for variable in variables):
+        if not _is_marked(pid, wanted):
             return False
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)

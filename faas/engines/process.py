@@ -2,7 +2,7 @@
 
 Contract beyond the port's: ``isolation`` says aloud what the chosen way does and does not keep apart. Sandboxes die
 with the node, however it dies (parent-death signal), as far as the kernel lets that be; what still outlives it is found
-by its mark in the environment or by its control group, and killed when the node starts again. Nothing else is ever
+by its mark or by its control group, and killed when the node starts again. Nothing else is ever
 signalled: a process is opened (pidfd) before its mark is read, so no reused pid can be hit.
 """
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MB = 1_000_000
+MB = 1024 * 1024
 SANDBOX_BASE_BYTES = 96 * MB  # beside its instances: zygote 32 MB, /tmp 64 MB
 GENERIC_BYTES = 512 * MB
 

@@ -12,6 +12,7 @@ from faas.pool.pool import Pool
 from faas.pool.states import InstanceState, SandboxState
 
 NS_PER_S = 1_000_000_000
+BYTES_PER_MB = 1024 * 1024
 
 
 def describe(
@@ -84,5 +85,5 @@ def stats(pool: Pool) -> dict[str, Any]:
         "instances": dict(Counter(i.state.value for i in pool.instances.values())),
         "sandboxes": dict(Counter(s.state.value for s in pool.sandboxes.values())),
         "queued": pool.queued,
-        "memory_bytes": pool.memory_mb * 1_000_000,
+        "memory_bytes": pool.memory_mb * BYTES_PER_MB,
     }

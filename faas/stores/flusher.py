@@ -36,6 +36,7 @@ SETTLE_S: Final = 120.0
 BACKOFF_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 CLOSE_WAIT_S: Final = 5.0
+CLOSE_TRIES: Final = 3
 
 _TROUBLE: Final = (FaasError, JournalDamaged, OSError, ValueError)
 
@@ -114,14 +115,25 @@ class Flusher:
             async with asyncio.timeout(wait_s):
                 if self._running is not None:
                     await self._running.wait()
-                await self._flush()
-                await self._settle()
+                await self._finish()
         except (TimeoutError, *_TROUBLE) as error:
             log.warning(
                 "%d usage records stay in the journal until the next start: %s",
                 self.pending,
-                error or "the ledger did not answer in time",
+                str(error) or "the ledger did not answer in time",
             )
+
+    async def _finish(self) -> None:
+        for tries_left in reversed(range(CLOSE_TRIES)):
+            try:
+                await self._flush()
+                await self._settle()
+            except Conflict:
+                if not tries_left:
+                    raise
+                self._applied = None  # the ledger is asked how far it is
+            else:
+                return
 
     # -- flushing ---------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class RedisLogSink:
             async with asyncio.timeout(wait_s):
                 await self._flush()
         except (TimeoutError, StoreUnavailable) as error:
-            log.warning("%d log lines of functions are lost: %s", len(self._buffer), error or "no answer in time")
+            log.warning("%d log lines of functions are lost: %s", len(self._buffer), str(error) or "no answer in time")
 
     async def _flush(self) -> None:
         async with self._flushing:

@@ -361,4 +361,5 @@ def main(path: str) -> None:
     os.dup2(null, 0)
     os.close(null)
     process.protect_zygote()
+    process.limit_stacks()
     Zygote(path).run()

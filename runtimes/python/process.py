@@ -22,10 +22,14 @@ _prctl = ctypes.CDLL(None).prctl
 
 def protect_zygote() -> None:
     """Not to be traced by instances; all orphans come to it, also when it is not PID 1."""
-    _thread.stack_size(THREAD_STACK_BYTES)
     _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if os.getpid() != 1:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def limit_stacks() -> None:
+    """Of threads that Python code starts; a function may ask for more (``threading.stack_size``)."""
+    _thread.stack_size(THREAD_STACK_BYTES)
 
 
 def data_bytes() -> int:

@@ -31,9 +31,12 @@ def processes(engine: object) -> list[int]:
     wanted = f"{MARK}={engine._mark}.".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if any(variable.startswith(wanted) for variable in (path / "environ").read_bytes().split(b"\0")):
-                found.append(int(path.name))
+        said = b""
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                said += (path / name).read_bytes()
+        if wanted in said and alive(int(path.name)):
+            found.append(int(path.name))
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.node import FAAS, READY_S, STOP_S, Node
+from tests.e2e.processes import wait_until
 from tests.e2e.test_cli import Cli
 
 MakeNode = Callable[..., Node]
@@ -147,3 +148,43 @@ def test_functions_are_there_again_after_a_restart(make_node: MakeNode, tmp_path
     faas("deploy", "kept.py")
     node.restart()
     assert json.loads(faas("invoke", "kept", "-d", '{"name": "again"}')) == {"message": "Hello, again!"}
+
+
+SLOW = """
+import time
+
+
+def handler(event, context):
+    print("asleep")
+    time.sleep(event["s"])
+    return "awake"
+"""
+
+
+@pytest.mark.parametrize(("sleep_s", "signals", "status"), [(2, 1, 200), (600, 2, 0)])
+def test_the_first_signal_lets_calls_end_the_second_does_not(
+    make_node: MakeNode, up: Callable[..., Up], sleep_s: float, signals: int, status: int, tmp_path: Path
+) -> None:
+    """Either way the node ends well and leaves nothing (``make_node`` looks for containers afterwards)."""
+    node = make_node(drain_timeout="10m")
+    running = up(node)
+    node.url = running.until("ready ").split()[1]
+    faas = Cli(node, tmp_path)
+    (tmp_path / "slow.py").write_text(SLOW)
+    faas("deploy", "slow.py", "--timeout", "15m")
+    statuses: list[int] = []
+
+    def call() -> None:
+        ran = faas.run("invoke", "slow", "-d", json.dumps({"s": sleep_s}), "--json")
+        statuses.append(json.loads(ran.stdout)["status"] if ran.returncode == 0 else 0)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_until(lambda: "asleep" in faas("logs", "slow"), "the call runs")
+    beginnings = ("stopping: ", "stopping at once")
+    for beginning in beginnings[:signals]:
+        running.process.send_signal(signal.SIGINT)
+        running.until(beginning)
+    code, rest, _ = running.end()
+    caller.join()
+    assert (code, rest, statuses) == (0, "stopped\n", [status])

@@ -81,6 +81,7 @@ def test_no_more_than_max_instances(node: Node) -> None:
 
 def test_min_instances_are_kept(node: Node) -> None:
     node.deploy("life-min", HELLO, min_instances=2, keep_alive="0s")
+
     def idle() -> bool:
         return [instance["state"] for instance in instances(node, "life-min")] == ["idle", "idle"]
 

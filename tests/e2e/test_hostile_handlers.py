@@ -103,6 +103,7 @@ ATTACKS = [
     ok("stops the zygote", "import os\ntry: os.kill(1, 19)\nexcept OSError: pass\nanswer = 1"),
     ok("interrupts the zygote", "import os\nfor n in (1, 2, 3, 10, 12, 17):\n    try: os.kill(1, n)\n"
        "    except OSError: pass\nanswer = 1"),
+    crashes("asks the zygote to end", "import os, time\nos.kill(1, 15)\ntime.sleep(1e6)", "lost"),
     ok("kills its parent", "import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\nanswer = 1"),
     ok("kills everyone", "import os\ntry: os.kill(-1, 9)\nexcept OSError: pass\nanswer = 1"),
     # -- descriptors and output ---------------------------------------------------------------------------------------
