@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -74,7 +75,14 @@ def _run(settings: Settings, demo: bool, as_json: bool, say: Say) -> int:
 
     from faas.wiring import serve
 
+    raise_descriptor_limit()
     return run_until_signalled(serve(settings, on_ready, say), say, settings.drain_timeout_ms)
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as this user may have: a login's usual 1,024 would be the limit of callers and instances."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _settings(**flags: Any) -> Settings:

@@ -91,7 +91,7 @@ class ProcessEngine:
                 self.isolation = self._sentence(refused)
                 self.store_mount = str(machine.store) if way is Way.PLAIN else STORE_MOUNT
                 return
-            refused.append(f"{way}: {why}")
+            refused.append(why)
         cgroup.remove_parent(self._parent)
         raise EngineUnavailable(f"no sandbox can be made of processes here ({'; '.join(refused)})")
 
@@ -220,7 +220,7 @@ class ProcessEngine:
             user = "a user of its own" if self._own_user else "root" if os.geteuid() == 0 else "the node's user"
             return (
                 f"NOT ISOLATED: every sandbox is a plain child process and runs as {user}{limits}; deploy only code"
-                f" you trust, or install bubblewrap or Docker ({'; '.join(refused) or 'this way was asked for'})"
+                f" you trust, or install bubblewrap or Docker ({'; '.join(dict.fromkeys(refused)) or 'as asked for'})"
             )
         user = "a user of its own" if self.way is Way.ROOT else "on this host the node's user: it can list the store"
         return (

@@ -7,10 +7,12 @@ else from the venv without its compiled part (slower, works everywhere).
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -44,12 +46,16 @@ def make_tree(target: Path, python_version: str) -> None:
 
 
 def cached_tree(cache: Path, python_version: str) -> Path:
-    """The tree of this machine's Python under ``cache``, made on first use and after every change."""
+    """The tree for this process's own Python under ``cache``, compiled; made on first use and after every change."""
     target = cache / f"python-{tree_hash(python_version)}"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         fresh = cache / f".{target.name}.{os.getpid()}"
         make_tree(fresh, python_version)
+        # sandboxes may not write bytecode, and compiling on each start would take most of it
+        compileall.compile_dir(
+            fresh, quiet=2, stripdir=str(fresh), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
         try:
             fresh.rename(target)
         except OSError:  # another node made it meanwhile

@@ -47,7 +47,8 @@ class Cork:
         if held:
             data = held[0] if len(held) == 1 else b"".join(held)
             held.clear()
-            self._transport.write(data)
+            if not self._transport.is_closing():  # the caller may have gone meanwhile, and uvloop then raises
+                self._transport.write(data)
 
 
 class CorkedProtocol(HttpToolsProtocol):

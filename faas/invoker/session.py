@@ -135,8 +135,8 @@ class Session:
         """The channel sent nonsense: whatever it speaks for can't be trusted any more."""
         if channel is self.control:
             self._down(Cause.LOST, f"its zygote broke the protocol: {reason}")
-        elif channel.instance and self.control is not None:
-            self.control.send(Kill(channel.instance))
+        elif channel.instance:
+            self._kill(channel.instance)
 
     def disconnected(self, channel: Channel) -> None:
         self._connections.discard(channel)
@@ -175,6 +175,8 @@ class Session:
         if timer is not None:
             timer.cancel()
         frame = self._exits.pop(instance, None)
+        if frame is None:
+            self._kill(instance)  # it let go of its channel, or lost it, and may live on
         channel = self._channels.get(instance)
         cause, text = self._why(frame)
         self._owner.apply(InstanceDown(instance, cause, text))
@@ -182,6 +184,10 @@ class Session:
             self._channels.pop(instance)
             channel.instance = ""
             channel.close()
+
+    def _kill(self, instance: str) -> None:
+        if self.control is not None:
+            self.control.send(Kill(instance))
 
     def _why(self, frame: Exited | None) -> tuple[Cause, str]:
         if frame is None:

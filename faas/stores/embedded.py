@@ -43,7 +43,7 @@ STOP_WAIT_S: Final = 20.0  # for everything to be written out
 KILL_WAIT_S: Final = 5.0
 POLL_S: Final = 0.02
 RESTART_WAIT_S: Final = 0.1  # doubles up to
-RESTART_WAIT_MAX_S: Final = 5.0
+RESTART_WAIT_MAX_S: Final = 2.0
 STABLE_S: Final = 30.0  # a server that lived this long is restarted without a wait
 
 # Runs between fork and the server: a small interpreter instead of a preexec_fn, which is not safe beside threads.
@@ -63,6 +63,7 @@ class EmbeddedValkey:
         self._process: subprocess.Popen[bytes] | None = None
         self._node_lock = -1
         self._stopping = False
+        self._log_begin = 0
         self.socket = self._dir / "run" / "valkey.sock"
 
     @property
@@ -135,6 +136,7 @@ class EmbeddedValkey:
             config.write_text(self._config())
             self.socket.unlink(missing_ok=True)
             with (self._dir / "valkey.log").open("ab") as output:
+                self._log_begin = output.tell()
                 # In this thread: PR_SET_PDEATHSIG means the death of the thread that forked.
                 self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own binaries; a moment
                     [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(binary), str(config)],
@@ -207,10 +209,10 @@ class EmbeddedValkey:
 
     def _log_end(self) -> str:
         try:
-            lines = (self._dir / "valkey.log").read_text(errors="replace").splitlines()
+            lines = (self._dir / "valkey.log").read_bytes()[self._log_begin :].splitlines()
         except OSError as error:
             return str(error)
-        return "\n".join(lines[-8:])
+        return b"\n".join(lines[-8:]).decode("utf-8", "replace")
 
     # -- locks ------------------------------------------------------------------------------------------------------
 

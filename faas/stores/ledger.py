@@ -31,7 +31,7 @@ from faas.stores.segments import base_of
 
 DAY_MS: Final = 24 * HOUR_MS
 WAIT_AOF_MS: Final = 3000  # an fsync each second, and a slow disk
-HOURS_PER_READ: Final = 24
+HOURS_PER_READ: Final = 4  # a few ms of work between two awaits
 BATCHES_PER_READ: Final = 4
 LIST_MAX: Final = 1000
 
@@ -166,7 +166,7 @@ class RedisLedger:
         return [int(hour) for hour in found]
 
     async def _add_cells(self, hours: Sequence[int], report: Report) -> None:
-        """Add the stored sums to a report, a day's worth per round trip."""
+        """Add the stored sums to a report, a few hours per round trip."""
         groups: dict[bytes, Group] = {}
         for start in range(0, len(hours), HOURS_PER_READ):
             some = hours[start : start + HOURS_PER_READ]

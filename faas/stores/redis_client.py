@@ -69,7 +69,7 @@ def edge() -> Iterator[None]:
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
         raise StoreUnavailable(f"Redis refuses the credentials in FAAS_REDIS_URL: {error}") from error
     except (ConnectionError, TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}. Check that it runs and FAAS_REDIS_URL.") from error
+        raise StoreUnavailable(f"Redis does not answer ({error}). Check that it runs, and FAAS_REDIS_URL.") from error
     except OutOfMemoryError as error:
         raise StoreUnavailable(f"Redis is full: {error}. Raise its maxmemory.") from error
     except ReadOnlyError as error:

@@ -27,7 +27,8 @@ Contract with the caller
 * After ``RemoteProtocolError`` handle its ``frames``, close the socket and kill the process.
 * At end of stream call ``close``: it returns the invocations that will never be answered.
 
-The buffer never holds more than one frame's ``FRAME_BYTES_MAX`` plus the last piece received.
+The buffer never holds more than one frame's ``FRAME_BYTES_MAX`` (``HELLO_BYTES_MAX`` before HELLO) plus the last piece
+received.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from faas.wire.frames import (
 from faas.wire.schema import FINAL_ERROR_KINDS, SMALL_BYTES_MAX, decode
 
 CLOSED_IDS_KEPT: Final = 16
+HELLO_BYTES_MAX: Final = SMALL_BYTES_MAX  # anyone in a sandbox may dial, as often as it likes
 
 
 class Role(StrEnum):
@@ -216,8 +218,9 @@ class Connection:
         at, end = 0, len(source)
         while end - at >= HEAD_BYTES:
             size = int.from_bytes(source[at : at + HEAD_BYTES], "big")
-            if size > FRAME_BYTES_MAX:
-                raise RemoteProtocolError(f"a frame of {size} bytes; at most {FRAME_BYTES_MAX} are allowed")
+            if size > HELLO_BYTES_MAX and (self.hello is None or size > FRAME_BYTES_MAX):
+                size_max = HELLO_BYTES_MAX if self.hello is None else FRAME_BYTES_MAX
+                raise RemoteProtocolError(f"a frame of {size} bytes; at most {size_max} are allowed")
             start = at + HEAD_BYTES
             stop = start + size
             if stop > end:

@@ -82,8 +82,10 @@ async def counted(url: str) -> tuple[int, int, int]:
 
 
 async def test_a_server_killed_again_and_again_in_the_middle_of_flushing(
-    server: EmbeddedValkey, tmp_path: Path
+    server: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Some of the deaths meet it while it is still loading."""
+    monkeypatch.setattr("faas.stores.embedded.RESTART_WAIT_MAX_S", 0.1)
     rng = random.Random(20)
     journal = Journal(tmp_path, segment_bytes_max=20_000)
     count = 0
@@ -148,12 +150,12 @@ async def test_a_wiped_server_gets_what_is_still_journalled(server: EmbeddedValk
 
 
 async def test_nodes_killed_in_the_middle_of_flushing(server: EmbeddedValkey, tmp_path: Path) -> None:
-    """Two journals, each through ten lives of its node; then a last life that only flushes."""
+    """Two journals, each through six lives of its node; then a last life that only flushes."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     rng = random.Random(3)
 
     async def lives(directory: Path, base: int) -> int:
-        for _ in range(10):
+        for _ in range(6):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",

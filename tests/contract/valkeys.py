@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar, cast
 
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.redis_client import Client, connect
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -35,3 +38,10 @@ async def emptied(url: str) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def closing(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Ends an async generator that a port calls an iterator."""
+    async with aclosing(cast("AsyncGenerator[T, None]", iterator)):
+        yield iterator

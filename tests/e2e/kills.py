@@ -28,6 +28,7 @@ from tests.e2e.processes import Process, wait_until
 
 VICTIM_WAIT_S = 30.0
 LIVELY_S = 60.0
+TIDY_S = 90.0  # one that was killed while it booted is noticed when its time to boot is over, after 60 s
 FAR_MS = 1 << 45
 Say = Callable[[str], None]
 
@@ -184,11 +185,10 @@ class Campaign:
             metric = self.node.metric
             return int(metric("faas_sandboxes") - metric("faas_sandboxes", state="removed"))
 
-        wait_until(
-            lambda: len(self.node.sandboxes()) == known(), f"sandboxes as the node counts them (seed {self.seed})"
-        )
+        where = f"(seed {self.seed})"
+        wait_until(lambda: len(self.node.sandboxes()) == known(), f"sandboxes as the node counts them {where}", TIDY_S)
         if self.node.engine == "docker":
-            wait_until(lambda: len(self.node.containers()) == known(), f"no stray containers (seed {self.seed})")
+            wait_until(lambda: len(self.node.containers()) == known(), f"no stray containers {where}", TIDY_S)
 
 
 def compare(book: Book, records: Sequence[UsageRecord]) -> list[str]:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,7 @@ class Node:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                preexec_fn=_as_after_login,
             )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
@@ -269,6 +271,11 @@ class Node:
         assert self.running, self.said()
         assert self.client.get("/healthz").status_code == 200
         assert self.client.get("/readyz").status_code == 200
+
+
+def _as_after_login() -> None:
+    """The limits a login usually has, whatever this machine's are."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def bundle(files: Mapping[str, str]) -> bytes:

@@ -38,7 +38,7 @@ def channel():
 def dial():
     made = socket.socket(socket.AF_UNIX)
     made.settimeout(20)
-    made.connect(socket.socket(fileno=os.dup(channel())).getpeername())
+    made.connect(open("/proc/self/environ").read().partition("FAAS_SOCKET=")[2].partition("\\0")[0])
     return made
 
 def ending(made):
@@ -135,13 +135,14 @@ def test_the_process_behind_a_broken_channel_is_killed(field: Range) -> None:
 def test_a_forged_answer_is_cleaned(field: Range) -> None:
     """An instance may answer for itself, and only within what HTTP allows."""
     forged = field.run(f'{TOOLS}\nsay(frame(16, own, 200, [[b"x-a", b"1\\r\\nset-cookie: a=1"]], 0, 0, b"1"))')
-    assert code(forged) == (500, "function-error")
+    assert code(forged) in ((500, "function-error"), (502, "instance-crashed"))
     assert "set-cookie" not in forged.headers
     field.unharmed()
     twice = field.run(f"{TOOLS}\nsay(frame(16, own, 200, {RESULT}), frame(16, own, 200, {RESULT}))")
     assert twice.status_code == 200
+    wait_until(lambda: field.run("answer = 1").status_code == 200, "the instance that answered twice is gone")
     field.unharmed()
-    lies = field.run(f"{TOOLS}\nsay(frame(16, own, 200, [], 1 << 62, 1 << 62, b''))")
+    lies = field.run(f"{TOOLS}\nos.write(channel(), frame(16, own, 200, [], 1 << 62, 1 << 62, b''))\nos._exit(0)")
     assert lies.status_code == 200
     assert field.node.record(lies)["billed_ms"] < 60_000
     field.unharmed()

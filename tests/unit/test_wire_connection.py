@@ -28,6 +28,7 @@ from faas.wire import (
     Stream,
     encode,
 )
+from faas.wire.connection import HELLO_BYTES_MAX
 
 A, B = "a" * 32, "b" * 32
 ZYGOTE, INSTANCE = Hello(1, "zygote", "", 1, {}), Hello(1, "instance", "i", 2, {})
@@ -255,3 +256,5 @@ def test_large_frames_in_pieces() -> None:
 def test_a_length_is_judged_before_its_bytes_come() -> None:
     with pytest.raises(RemoteProtocolError, match="16777217"):
         at("idle").receive_data((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+    with pytest.raises(RemoteProtocolError, match="at most"):
+        Connection().receive_data((HELLO_BYTES_MAX + 1).to_bytes(4, "big"))
