@@ -153,7 +153,8 @@ class Pool:
             instance.move(_BUSY, now)
         if len(instance.calls) >= function.spec.concurrency:
             function.available.pop()  # callers always take the top of the stack
-        if instance.used or call.submitted_ns > instance.up_ns:  # up before anyone asked: min_instances, or one too many
+        # One that was up before the call came was made for min_instances, or was one too many: nobody waited for it.
+        if instance.used or call.submitted_ns > instance.up_ns:
             instance.used = True
             self._out.append(Dispatch(call.id, instance.id, _WARM, 0))
         else:
