@@ -80,6 +80,7 @@ class Zygote:
         self._template: Instance | None = None  # what every instance starts as, once there is a function
         self._config: dict[str, Any] = {}
         self._user_signals: dict[int, Any] = {}
+        self._armed: dict[int, Any] = {}
         self._collect = True
         self._draining = False
         self._forking = False
@@ -199,7 +200,9 @@ class Zygote:
         gc.collect()
         gc.freeze()
         gc.disable()  # nothing here makes garbage, and a collection would touch pages that instances share
-        self._user_signals = {number: getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:  # what the import did not touch is ours, and not for instances to inherit
+            handler = getsignal(number)
+            self._user_signals[number] = SIG_DFL if handler is self._armed[number] else handler
         self._arm()
         return info
 
@@ -207,6 +210,7 @@ class Zygote:
         signal(SIGCHLD, lambda *_: None)
         signal(SIGINT, SIG_IGN)
         signal(SIGTERM, lambda *_: self._end(143))
+        self._armed = {number: getsignal(number) for number in _SIGNALS}
         set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     # -- instances ---------------------------------------------------------------------------------------------------
