@@ -200,7 +200,7 @@ class Invoker:
         await self.content.attach(version)
         spec = self._spec(version)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._loads.setdefault(version.unit, []).append(future)
+        self._loads.setdefault(version.key, []).append(future)
         self.apply(Prepare(spec))
         try:
             async with asyncio.timeout(LOAD_LIMIT_S):
@@ -230,7 +230,7 @@ class Invoker:
         return stats(self.pool)
 
     def _spec(self, version: FunctionVersion) -> FunctionSpec:
-        key = version.unit
+        key = version.key
         spec = self._specs.get(key)
         if spec is None:
             manifest = version.manifest
@@ -323,7 +323,7 @@ class Invoker:
 
     def _drop_unused(self) -> None:
         """Forget versions that the pool has forgotten and no call holds."""
-        held = {run.version.unit for run in self.runs.values()}
+        held = {run.version.key for run in self.runs.values()}
         for key in [key for key in self.versions if key not in self.pool.functions and key not in held]:
             del self.versions[key], self._specs[key]
             self._performer.forget(key)

@@ -36,13 +36,6 @@ class FunctionVersion(BaseModel):
         """``label`` and what makes it unique: a number whose version did not load is given to the next attempt."""
         return f"{self.label}+{self.created_at_ms:x}.{self.bundle[:12]}"
 
-    @cached_property
-    def unit(self) -> str:
-        """What a sandbox is bound to. A version that did not load is never committed and its number is given again,
-        to other code: ``key`` alone does not tell the two apart.
-        """
-        return f"{self.key}#{self.bundle[:12]}.{self.created_at_ms}"
-
     @property
     def arn(self) -> str:
         return f"arn:faas:{self.namespace}:function:{self.name}:{self.version}"

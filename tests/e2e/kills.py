@@ -173,9 +173,11 @@ class Campaign:
                 problems.append(f"/v1/usage says {name} = {usage['totals'][name]}, the records add up to {total}")
         by_id = {r.invocation_id: r for r in records}
         for invocation in self._rng.sample(sorted(self.book.answered), min(50, len(self.book.answered))):
-            shown = await asyncio.to_thread(self.node.get, f"/v1/invocations/{invocation}")
-            if invocation in by_id and shown["billed_ms"] != by_id[invocation].billed_ms:
-                problems.append(f"/v1/invocations/{invocation} says {shown['billed_ms']} ms")
+            shown = await asyncio.to_thread(self.node.client.get, f"/v1/invocations/{invocation}")
+            if shown.status_code != 200:
+                problems.append(f"/v1/invocations/{invocation} answers {shown.status_code}")
+            elif invocation in by_id and shown.json()["billed_ms"] != by_id[invocation].billed_ms:
+                problems.append(f"/v1/invocations/{invocation} says {shown.json()['billed_ms']} ms")
         assert not problems, f"seed {self.seed}: {len(problems)} differences:\n" + "\n".join(problems[:20])
 
     def _tidy(self) -> None:
