@@ -68,7 +68,7 @@ class FakeInvoker:
         await asyncio.sleep(0)
         if self.load_error is not None:
             raise self.load_error
-        self.loaded.append(version.key)
+        self.loaded.append(version.label)
         return 5_000_000
 
     async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
