@@ -47,14 +47,16 @@ class Channel(asyncio.Protocol):
         self.connection.close()
         self.session.disconnected(self)
 
-    def send(self, frame: Frame) -> None:
-        """Write a frame; on a channel that is gone or going it is dropped, its end is being handled already."""
+    def send(self, frame: Frame) -> bool:
+        """Write a frame; False on a channel that is gone or going, whose end is being handled already."""
         if self._transport is None or self._transport.is_closing():
-            return
+            return False
         try:
             self._transport.write(self.connection.send(frame))
         except LocalProtocolError as error:
             log.debug("sandbox %s: not sent: %s", self.session.id, error)
+            return False
+        return True
 
     def pause_reading(self) -> None:
         if self._transport is not None and self.reading and not self._transport.is_closing():

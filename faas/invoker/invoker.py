@@ -283,7 +283,7 @@ class Invoker:
             elif type(command) is Reject or type(command) is Fail:
                 run = self.runs.get(command.call)
                 if run is not None:
-                    self.end(run, command.error)
+                    self._failed(run, command)
             else:
                 self._performer.perform(command, now)
         if key:
@@ -332,13 +332,22 @@ class Invoker:
         run = self.runs.get(command.call)
         channel = self.channels.get(command.instance)
         if run is None or channel is None:
-            return  # the instance is going; its end is on the way and fails the call
+            return  # the instance is going; its end is on the way and gives the call back: see _failed
+        timeout_ms = run.version.manifest.timeout_ms
+        if not channel.send(self._performer.invoke_frame(run, self._clock.unix_ns() + timeout_ms * 1_000_000)):
+            return
         run.dispatched_ns = now
         run.start = command.start
         run.init_ns = command.init_ns
-        timeout_ms = run.version.manifest.timeout_ms
         run.timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._expire, run)
-        channel.send(self._performer.invoke_frame(run, self._clock.unix_ns() + timeout_ms * 1_000_000))
+
+    def _failed(self, run: Run, command: Reject | Fail) -> None:
+        """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""
+        if type(command) is Fail and not run.dispatched_ns and not run.again and not self.pool.closing:
+            run.again = True
+            self.apply(Submit(run.call.id, self._spec(run.version)))
+        else:
+            self.end(run, command.error)
 
     def _expire(self, run: Run) -> None:
         self.apply(Expired(run.call.id))

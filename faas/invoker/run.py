@@ -21,6 +21,7 @@ class Run:
     """
 
     dispatched_ns = 0  # 0 = never
+    again = False  # it was given to an instance that had just ended
     start = StartKind.WARM
     init_ns = 0
     run_ns = 0

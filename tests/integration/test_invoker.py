@@ -166,6 +166,23 @@ async def test_how_an_instance_died_is_told_whichever_way_the_news_comes(
         assert (await n.call(b"1")).error is None
 
 
+async def test_a_call_given_to_an_instance_that_had_just_ended_runs_elsewhere(tmp_path: Path) -> None:
+    """It was never sent, so it can't have run: the caller need not hear of it."""
+    async with node(tmp_path) as n:
+        await n.call()
+        sandbox = n.only_sandbox()
+        assert sandbox.control is not None
+        (instance,) = sandbox.instances.values()
+        del sandbox.instances[instance.id]
+        instance.peer.close()
+        await asyncio.sleep(0.05)
+        call = asyncio.ensure_future(n.call())
+        await asyncio.sleep(0.05)
+        sandbox.control.send(Exited(instance.id, None, 9, 0, 0))
+        assert (await call).error is None
+        assert [e.record.status for e in n.kept.entries] == ["ok", "ok"]
+
+
 async def test_what_an_instance_wrote_before_it_died_counts(tmp_path: Path) -> None:
     """The zygote's word overtakes the answer: they come over different sockets."""
 
