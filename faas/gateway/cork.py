@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HELD_BYTES_MAX = 64 * 1024  # more than this goes out at once: joining would copy it
+HELD_BYTES_MAX = 64 * 1024  # more than this goes out at once
 
 
 class Cork:
@@ -30,13 +30,12 @@ class Cork:
 
     def write(self, data: bytes) -> None:
         held = self._held
-        if len(data) > HELD_BYTES_MAX:
-            self._flush()
-            self._transport.write(data)
-            return
-        if not held:
+        if held or len(data) > HELD_BYTES_MAX:
+            held.append(data)
+            self._flush()  # the head has its body: no need to wait for the turn's end
+        else:
             self._loop.call_soon(self._flush)
-        held.append(data)
+            held.append(data)
 
     def close(self) -> None:
         self._flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -77,11 +78,12 @@ def main() -> int:
     """Exit code 0 when everything could be measured, whether or not the bars were met."""
     given = arguments()
     begin = time.monotonic()
+    load_before = round(os.getloadavg()[0], 1)
     date = time.strftime("%Y-%m-%d")
     with tempfile.TemporaryDirectory(prefix="faas-bench-") as temporary:
         say("starting a node")
         with running_node(given.engine, Path(temporary)) as node, running_echo(node.key) as echo:
-            facts = machine.facts(machine.engine_words(node.engine))
+            facts = machine.facts(machine.engine_words(node.engine), load_before)
             print(f"{date}  {machine.sentence(facts)}", flush=True)
             rows = [row for name, section in sections(node, echo, given).items() for row in measured(name, section)]
     rows += () if given.only else LATER

@@ -7,8 +7,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
+LOAD_QUIET_MAX = 0.7
 
-def facts(engine: str) -> dict[str, Any]:
+
+def facts(engine: str, load_before: float) -> dict[str, Any]:
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": _processor(),
@@ -16,15 +18,17 @@ def facts(engine: str) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "engine": engine,
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": load_before,
     }
 
 
 def sentence(machine: dict[str, Any]) -> str:
     """The facts as one line."""
+    busy = machine["load_before"]
     return (
         f"{machine['cores']} cores ({machine['processor']}), {machine['ram_gb']} GB RAM, Linux {machine['kernel']}, "
         f"Python {machine['python']}, engine {machine['engine']}"
+        + (f"; it was busy with other work (load {busy} before the start)" if busy > LOAD_QUIET_MAX else "")
     )
 
 

@@ -45,6 +45,7 @@ def cold(node: Node, samples: int, seconds_max: float, say: report.Say) -> list[
     for name in names:
         node.deploy(HELLO, name, keep_alive="0s")
     took: list[int] = []
+    phases: list[str] = []
     others: Counter[str] = Counter()
     end = time.monotonic() + seconds_max
     try:
@@ -60,22 +61,24 @@ def cold(node: Node, samples: int, seconds_max: float, say: report.Say) -> list[
             elapsed = time.perf_counter_ns() - begin
             if reply.headers.get("faas-start") == "prewarmed":
                 took.append(elapsed)
+                phases.append(reply.headers.get("server-timing", ""))
             else:
                 others[reply.headers.get("faas-start", "no Faas-Start")] += 1
     finally:
         for name in names:
             node.delete(name)
-    return [cold_row(took, others)]
+    return [cold_row(took, others, phases)]
 
 
-def cold_row(took_ns: list[int], others: Counter[str]) -> Row:
-    """``others`` are the starts that were not what this row is about, by kind."""
+def cold_row(took_ns: list[int], others: Counter[str], phases: list[str]) -> Row:
+    """``others`` are the starts that were not what this row is about, by kind; ``phases`` are Server-Timing headers."""
     what = "start from zero (hello, prewarmed), p50 / p99"
     if len(took_ns) < SAMPLES_MIN:
         return Row(what, verdict=Verdict.FAILED, note=f"only {len(took_ns)} prewarmed starts; others: {dict(others)}")
     p50, p99 = percentile(took_ns, 0.5), percentile(took_ns, 0.99)
     met = COLD_P50.judge(p50) is Verdict.PASS and COLD_P99.judge(p99) is Verdict.PASS
     note = f"{len(took_ns)} samples at the caller, from before it connects; slowest {report.duration(max(took_ns))}"
+    note += "".join(f"; {name} p50 {report.duration(ns)}" for name, ns in phase_medians_ns(phases).items())
     return Row(
         what,
         f"{report.duration(p50)} / {report.duration(p99)}",
@@ -84,6 +87,19 @@ def cold_row(took_ns: list[int], others: Counter[str]) -> Row:
         note=note + (f"; not counted: {dict(others)}" if others else ""),
         values={"p50_ns": p50, "p99_ns": p99, "samples_ns": took_ns, "others": dict(others)},
     )
+
+
+def phase_medians_ns(headers: list[str]) -> dict[str, float]:
+    """The median of each phase over Server-Timing headers.
+
+    >>> phase_medians_ns(["queue;dur=0.1, init;dur=4.000", "queue;dur=0.3, init;dur=6.000"])
+    {'queue': 200000.0, 'init': 5000000.0}
+    """
+    found: dict[str, list[float]] = {}
+    for header in headers:
+        for name, _, value in (part.strip().partition(";dur=") for part in header.split(",")):
+            found.setdefault(name, []).append(round(float(value) * MS))
+    return {name: float(median(values)) for name, values in found.items()}
 
 
 # -- a deploy ---------------------------------------------------------------------------------------------------------

@@ -101,12 +101,15 @@ def test_throughput_is_judged_by_its_ratio() -> None:
     ("slowest_two_ms", "p50_ms", "verdict"), [(25, 10, Verdict.PASS), (26, 10, Verdict.SHORT), (25, 11, Verdict.SHORT)]
 )
 def test_a_start_must_meet_both_its_bars(slowest_two_ms: int, p50_ms: int, verdict: Verdict) -> None:
-    row = starts.cold_row([p50_ms * MS] * 98 + [slowest_two_ms * MS] * 2, Counter())
+    row = starts.cold_row(
+        [p50_ms * MS] * 98 + [slowest_two_ms * MS] * 2, Counter(), ["queue;dur=0.020, init;dur=4.500, run;dur=0.300"]
+    )
     assert row.verdict is verdict
+    assert "queue p50 20 us; init p50 4.50 ms; run p50 300 us" in row.note
 
 
 def test_too_few_starts_are_no_measurement() -> None:
-    row = starts.cold_row([MS] * 59, Counter(cold=3))
+    row = starts.cold_row([MS] * 59, Counter(cold=3), [])
     assert row.verdict is Verdict.FAILED
     assert "only 59" in row.note
     assert "'cold': 3" in row.note

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bench import report, stats
+from tests.bench import report, starts, stats
 from tests.bench.stats import Paired, median, percentile
 
 numbers = st.lists(st.integers(0, 10**12), min_size=1, max_size=200)
 
 
-@pytest.mark.parametrize("module", [stats, report])
+@pytest.mark.parametrize("module", [stats, report, starts])
 def test_examples_in_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
