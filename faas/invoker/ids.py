@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 
 
 def new_id() -> str:
     """An invocation id: 32 lower-case hex characters, UUIDv7's layout of time first and randomness after (RFC 9562).
 
-    48 bits of Unix milliseconds and 80 random bits, so ids sort by time and do not collide over nodes.
+    48 bits of Unix milliseconds and 80 random bits, so ids sort by time and do not collide over nodes. They are names,
+    not secrets: whoever reads an invocation needs a key.
     """
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
 
 
 def new_sandbox_id() -> str:

@@ -130,6 +130,7 @@ class Invoker:
         self._closed = False
         self._idle = asyncio.Event()
         self._performer = Performer(self)
+        self._loop = asyncio.get_running_loop()  # asked for at each call it would cost a system call
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Invoker:
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
         """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply] = self._loop.create_future()
         run = Run(call, version, reply, self._clock.unix_ns(), self._clock.monotonic_ns())
         self.runs[call.id] = run
         self.apply(Submit(call.id, self._spec(version)))
@@ -339,7 +340,7 @@ class Invoker:
         run.dispatched_ns = now
         run.start = command.start
         run.init_ns = command.init_ns
-        run.timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._expire, run)
+        run.timer = self._loop.call_later(timeout_ms / 1000, self._expire, run)
 
     def _failed(self, run: Run, command: Reject | Fail) -> None:
         """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""

@@ -26,7 +26,7 @@ class PoolConfig:
     fork_limit_ns: int = 5_000_000_000
     stop_limit_ns: int = 2_000_000_000
     remove_limit_ns: int = 10_000_000_000
-    wait_goal_ns: int = 10_000_000
+    wait_goal_ns: int = 20_000_000
     generic_sandboxes: int = 1  # per flavour in use
     replenish_delay_ns: int = 30_000_000  # let the call that took a generic sandbox finish starting first
     backoff_ns: int = 100_000_000
