@@ -84,7 +84,7 @@ def _aliases(field: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """See INTERFACE "Settings". Those after the blank line are for operators who know why."""
+    """See the README, "Settings of a node". Those after the blank line are for operators who know why."""
 
     model_config = SettingsConfigDict(
         alias_generator=AliasGenerator(validation_alias=_aliases),

@@ -1,4 +1,4 @@
-"""Sandboxes as containers of a Docker engine (DESIGN section 9 says what is locked).
+"""Sandboxes as containers of a Docker engine (the README's table says what is locked).
 
 The SDK blocks, so it runs in a few threads of its own; the event loop only ever writes cgroup files. Contract beyond
 the port's: a ``boot`` that is cancelled leaves nothing; ``remove`` waits for a boot of the same sandbox that is still

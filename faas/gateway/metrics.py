@@ -1,4 +1,4 @@
-"""Prometheus metrics, named as in INTERFACE section 6.
+"""Prometheus metrics, under names that dashboards rely on.
 
 Counting is on the path of every call, so it is a few additions to plain dicts; the Prometheus objects exist only while
 a scrape is rendered. Gauges are read from the invoker and the journal at that moment.

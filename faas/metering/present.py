@@ -1,4 +1,4 @@
-"""The invocation record as people and programs outside see it (INTERFACE, section 6)."""
+"""The invocation record as people and programs outside see it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Trigger(StrEnum):
 
 
 class StartKind(StrEnum):
-    """How the instance that served an invocation came to be: see DESIGN, "How a function starts"."""
+    """How the instance that served an invocation came to be."""
 
     COLD = "cold"  # a container had to be made
     PREWARMED = "prewarmed"  # a generic sandbox was bound

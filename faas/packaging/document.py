@@ -1,8 +1,8 @@
 """Where a function's settings are written, read into one shape with the line of every key.
 
 Three places: the PEP 723 block of a file, ``faas.toml``, and ``pyproject.toml``. Each becomes a ``Document`` whose
-``values`` are the keys of the contract (INTERFACE, section 3) plus ``dependencies`` and ``requires-python``: the same
-shape as the overrides of a deploy, so the two merge key by key. Nothing is judged here but the form of the TOML.
+``values`` are the keys of functions/README.md plus ``dependencies`` and ``requires-python``: the same shape as the
+overrides of a deploy, so the two merge key by key. Nothing is judged here but the form of the TOML.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """State tables of sandboxes and instances: a key that is missing is an illegal transition and raises.
 
-The words are STYLE's. PARKING, PARKED and RESUMING belong to the sandbox's table as soon as parking exists.
+PARKING, PARKED and RESUMING belong to the sandbox's table as soon as parking exists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`make bench`: how fast the platform is, beside bare uvicorn + Starlette in the same run (DESIGN section 7).
+"""`make bench`: how fast the platform is, beside bare uvicorn + Starlette in the same run.
 
 Theory of operation. A node is started as a user would start it (`faas up`), the floor (`echo_server`) beside it; the
 load comes from a third process (`load`). Where a number is compared with the floor, rounds of both alternate and the

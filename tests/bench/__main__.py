@@ -1,4 +1,4 @@
-"""`make bench`: every row of DESIGN section 7 that exists by now. See the package's docstring."""
+"""`make bench`: every row of the table in README.md. See the package's docstring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""INTERFACE sections 3 and 4: what goes into a function by a direct call, and what comes back."""
+"""What goes into a function by a direct call, and what comes back."""
 
 from __future__ import annotations
 

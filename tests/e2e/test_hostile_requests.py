@@ -1,4 +1,4 @@
-"""Requests that are wrong: the exact code of INTERFACE section 4, a record where a call began."""
+"""Requests that are wrong: the exact code, a record where a call began."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_seed_replays_to_the_same_end() -> None:
 
 
 def test_burst_from_zero_is_answered_within_a_second() -> None:
-    """DESIGN section 7: a hundred concurrent calls of a 100 ms function, none running before."""
+    """A hundred concurrent calls of a 100 ms function, none running before."""
     world = World(1, PoolConfig(memory_budget_mb=14_000))
     world.prepare(spec("other"))
     world.run(2 * SECOND)
