@@ -93,6 +93,7 @@ class InvokerConfig:
     socket_root: Path  # a directory of its own; socket paths must stay short (108 bytes)
     pool: PoolConfig
     keep_alive_ns: int = 600_000_000_000  # where a function says auto
+    dial_limit_s: float = 5.0  # from a sandbox's start to its zygote's hello
 
 
 class Invoker:

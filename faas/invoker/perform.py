@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -114,9 +115,17 @@ class Performer:
                 )
             )
             session.booted.set()
+            await self._dialled(session)
         except (FaasError, OSError) as error:
             log.error("sandbox %s could not be started: %s", command.sandbox, error)
             await self._remove(command.sandbox, Cause.ENGINE, str(error))
+
+    async def _dialled(self, session: Session) -> None:
+        """A sandbox that ends before it has dialled is missed by nobody else."""
+        seconds = self._owner.config.dial_limit_s
+        await asyncio.sleep(seconds)
+        if session.control is None and not session.closed:
+            raise EngineUnavailable(f"it did not dial within {seconds:g} s of its start")
 
     def _bind(self, command: Bind, now: int) -> None:
         session = self._owner.sessions[command.sandbox]

@@ -27,6 +27,11 @@ class Process(NamedTuple):
         found = read(self.pid)
         return found is not None and found.started == self.started
 
+    @property
+    def age_s(self) -> float:
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        return up_s - self.started / os.sysconf("SC_CLK_TCK")
+
     def kill(self, number: int = signal.SIGKILL) -> bool:
         """False when it was gone already."""
         if not self.alive:

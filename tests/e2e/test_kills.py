@@ -24,7 +24,7 @@ async def test_every_call_ends_and_the_ledger_agrees_whatever_is_killed(make_nod
     node = make_node()
     node.start()
     victims = plan(random.Random(seed), KILLS, NODE_KILLS, VALKEY_KILLS, containers=node.engine == "docker")
-    campaign = Campaign(node, seed, victims)
+    campaign = Campaign(node, seed, victims, grown_s=2)
     await campaign.run()
     assert campaign.killed.total() == KILLS
     assert campaign.book.statuses[200] > KILLS

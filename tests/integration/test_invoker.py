@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -89,9 +89,10 @@ def version(**settings: object) -> FunctionVersion:
 
 
 @asynccontextmanager
-async def node(tmp_path: Path, answer: Answer = echo, **pool: int) -> AsyncIterator[Node]:
+async def node(tmp_path: Path, answer: Answer = echo, dial_limit_s: float = 5.0, **pool: int) -> AsyncIterator[Node]:
     kept, engine = Kept(), FakeEngine(answer)
     config = InvokerConfig("n1", tmp_path / "run", PoolConfig(**{"memory_budget_mb": 4000, **pool}))
+    config = replace(config, dial_limit_s=dial_limit_s)
     invoker = Invoker(config, engine, Content(), kept, kept, SystemClock())
     await invoker.start()
     try:
@@ -162,7 +163,7 @@ async def test_how_an_instance_died_is_told_whichever_way_the_news_comes(
     async with node(tmp_path, dying) as n:
         reply = await n.call(b"die")
         assert reply.error is not None
-        assert (reply.record.status, reply.error.exit) == (status, exit_text)  # type: ignore[attr-defined]
+        assert (reply.record.status, reply.error.exit) == (status, exit_text)
         assert (await n.call(b"1")).error is None
 
 
@@ -316,6 +317,23 @@ async def test_an_engine_that_fails_is_tried_again_and_callers_hear_its_words(tm
         async with asyncio.timeout(30):
             while (await n.call()).error is not None:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_sandbox_that_ends_before_it_dials_is_replaced(tmp_path: Path) -> None:
+    async def never(_: FakeSandbox) -> None:
+        return None
+
+    stillborn: list[FakeSandbox] = []
+
+    def first_dies(sandbox: FakeSandbox) -> None:
+        if not stillborn:
+            stillborn.append(sandbox)
+            sandbox.run = never.__get__(sandbox)  # type: ignore[method-assign]
+
+    async with node(tmp_path, dial_limit_s=0.2, generic_sandboxes=0) as n:
+        n.engine.prepare = first_dies
+        assert (await n.call()).error is None
+        assert n.engine.removed == [stillborn[0].spec.id]
 
 
 async def test_a_caller_who_leaves_while_waiting_takes_the_call_along(tmp_path: Path) -> None:
