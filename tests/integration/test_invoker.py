@@ -163,7 +163,7 @@ async def test_how_an_instance_died_is_told_whichever_way_the_news_comes(
     async with node(tmp_path, dying) as n:
         reply = await n.call(b"die")
         assert reply.error is not None
-        assert (reply.record.status, reply.error.exit) == (status, exit_text)
+        assert (reply.record.status, reply.error.exit) == (status, exit_text)  # type: ignore[attr-defined]
         assert (await n.call(b"1")).error is None
 
 
