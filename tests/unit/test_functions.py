@@ -127,10 +127,12 @@ def test_webhook_accepts_a_timely_stripe_signature_with_any_of_several_keys(webh
         ({"stripe-signature": "t=abc,v1=abc"}, "no valid time"),
         ({"stripe-signature": f"t=1000,v1={sign(b'1000.{}')}"}, "too old"),
         ({"stripe-signature": f"t=99999999999,v1={sign(b'99999999999.{}')}"}, "from the future"),
-        ({"stripe-signature": f"t={int(time.time()) + 60}"}, "does not match"),
+        ({"stripe-signature": "t=SOON"}, "does not match"),
     ],
 )
 def test_webhook_refuses_what_is_not_signed_right(webhook: ModuleType, headers: dict[str, str], reason: str) -> None:
+    soon = str(int(time.time()) + 60)  # at the time of the test, which may be long after it was collected
+    headers = {name: value.replace("SOON", soon) for name, value in headers.items()}
     reply = webhook.handler(http(b"{}", headers=headers), None)
     assert reply["statusCode"] == 401
     assert reason in reply["body"]
