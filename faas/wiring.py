@@ -29,7 +29,6 @@ import uvicorn
 
 from faas.engines.select import Selected, select
 from faas.gateway.app import Gateway, build_app
-from faas.gateway.cork import CorkedProtocol
 from faas.gateway.services import Limits, Services
 from faas.invoker.clock import SystemClock
 from faas.invoker.ids import new_id
@@ -297,7 +296,7 @@ async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyn
     config = uvicorn.Config(
         gateway,
         loop="none",
-        http=CorkedProtocol,
+        http=gateway.protocol,
         ws="none",
         lifespan="on",
         access_log=False,

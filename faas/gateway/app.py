@@ -25,6 +25,7 @@ from faas.gateway.admin_api import AdminApi
 from faas.gateway.auth import Authenticator
 from faas.gateway.catalog import Catalog
 from faas.gateway.deploy import Deployer
+from faas.gateway.express import protocol_for
 from faas.gateway.functions_api import FunctionsApi
 from faas.gateway.invocations import Invocations
 from faas.gateway.logs_api import LogsApi
@@ -75,7 +76,12 @@ class Gateway:
     @property
     def in_flight(self) -> int:
         """Invocations that are being served."""
-        return len(self._calls.watch)
+        return len(self._calls.watch) + len(self._calls.express)
+
+    @property
+    def protocol(self) -> type[asyncio.Protocol]:
+        """The HTTP protocol to serve this app with; any other works, only more slowly."""
+        return protocol_for(self._calls)
 
     def observe(self, record: UsageRecord) -> None:
         self.metrics.observe(record)

@@ -30,7 +30,7 @@ _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}\Z")
 class Target:
     """A version and what the hot path needs of it, worked out once."""
 
-    __slots__ = ("allow", "any_method", "any_origin", "methods", "origins", "public", "version", "version_header")
+    __slots__ = ("allow", "any_method", "any_origin", "methods", "origins", "public", "version")
 
     def __init__(self, version: FunctionVersion) -> None:
         http = version.manifest.http
@@ -44,7 +44,6 @@ class Target:
         self.allow = tuple(sorted(methods))
         self.origins = frozenset(o.encode("latin-1", "replace") for o in http.cors_origins)
         self.any_origin = b"*" in self.origins
-        self.version_header = (b"faas-version", b"%d" % version.version)
 
 
 class Catalog:

@@ -1,4 +1,4 @@
-"""The HTTP protocol of the server, with each answer leaving in one system call.
+"""Each answer of uvicorn's leaves in one system call.
 
 uvicorn writes a response's head and body separately, which on a small answer doubles the most expensive thing a node
 does per call. ``Cork`` stands between protocol and transport, holds what is written until the loop comes round, and
@@ -8,9 +8,7 @@ hands it on as one piece.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import Any
 
 HELD_BYTES_MAX = 64 * 1024  # more than this goes out at once
 
@@ -37,6 +35,12 @@ class Cork:
             self._loop.call_soon(self._flush)
             held.append(data)
 
+    def write_through(self, data: bytes) -> None:
+        """Write what is whole already, after what is held."""
+        self._flush()
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def close(self) -> None:
         self._flush()
         self._transport.close()
@@ -48,10 +52,3 @@ class Cork:
             held.clear()
             if not self._transport.is_closing():  # the caller may have gone meanwhile, and uvloop then raises
                 self._transport.write(data)
-
-
-class CorkedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a corked transport."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", Cork(cast("asyncio.Transport", transport))))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from faas.model.errors import FunctionFailed
 
@@ -50,22 +50,34 @@ def clean(headers: Headers) -> Headers:
     return tuple(kept)
 
 
+class Cleaned(NamedTuple):
+    """Headers that may go out, also as lines of HTTP/1.1."""
+
+    headers: Headers
+    lines: bytes
+
+
 class Cleaner:
     """``clean`` behind a bounded cache: most functions send the same one or two headers for ever."""
 
     def __init__(self) -> None:
-        self._known: dict[Headers, Headers] = {}
+        self._known: dict[Headers, Cleaned] = {}
 
-    def __call__(self, headers: Headers) -> Headers:
+    def __call__(self, headers: Headers) -> Cleaned:
         known = self._known.get(headers)
         if known is not None:
             return known
-        cleaned = clean(headers)
+        kept = clean(headers)
+        cleaned = Cleaned(kept, as_lines(kept))
         if len(headers) <= _CACHED_HEADERS_MAX and sum(len(n) + len(v) for n, v in headers) < _CACHE_MAX:
             if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
             self._known[headers] = cleaned
         return cleaned
+
+
+def as_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def trace_parent(incoming: bytes | None, invocation_id: str, random_bits: Callable[[int], int]) -> str:

@@ -1,8 +1,10 @@
 """The hot path: direct calls and the HTTP trigger as one plain ASGI callable.
 
-Theory of operation. Nothing here waits for the store, the disk or the engine: keys and versions come from caches
-(``auth``, ``catalog``) that fill on a miss, the body is collected within its cap and handed on unread, the invoker
-answers. No request or response objects, no middleware, no task per call; leaving callers are ``watch``'s business.
+Theory of operation. The plainest calls never come here: ``express`` takes them off the wire itself, with the look-ups
+of ``plain`` and without ASGI. What does come is served by one coroutine. Nothing waits for the store, the disk or the
+engine: keys and versions come from caches (``auth``, ``catalog``) that fill on a miss, the body is collected within
+its cap and handed on unread, the invoker answers. No request or response objects, no middleware; leaving callers are
+``watch``'s business.
 
 Contract. Exactly one answer per request. An error before the call is a problem document; so is every outcome the
 invoker reports as an error. Once the answer has begun (a stream), a failure can only end the connection short.
@@ -13,36 +15,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from starlette.types import Receive, Scope, Send
 
 from faas.gateway import body, cors
+from faas.gateway.answers import NO_BODY, Answers, facts
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
-from faas.gateway.headers import Cleaner, Headers, trace_parent
+from faas.gateway.headers import Headers, trace_parent
 from faas.gateway.problems import log, problem
 from faas.gateway.services import Services
 from faas.gateway.watch import Flight, Watch
 from faas.model.errors import (
     FaasError,
-    FunctionFailed,
     InvalidRequest,
     MethodNotAllowed,
     NoCapacity,
     NotFound,
     Unauthenticated,
 )
-from faas.model.invocation import Call, HttpRequest, Reply, StartKind, Trigger
+from faas.model.invocation import Call, HttpRequest, Reply, Trigger
 from faas.model.usage import UsageRecord
 
 SEGMENTS_MAX: Final = 10_000
 DRAINING: Final = "This node is going down; another one, or this one in a moment, will take the call."
 _ONCE: Final = frozenset({b"authorization", b"content-type", b"faas-namespace", b"idempotency-key", b"host"})
-_START: Final = {kind.value: (b"faas-start", kind.value.encode()) for kind in StartKind}
-_NO_BODY: Final = frozenset({204, 304})
+_UNUSUAL: Final = frozenset(
+    {b"expect", b"faas-namespace", b"idempotency-key", b"prefer", b"transfer-encoding", b"upgrade"}
+)
 
 HeaderMap = dict[bytes, bytes]
 
@@ -64,34 +67,59 @@ class _Request(Flight):
         self.started = False
 
 
+class Asked(NamedTuple):
+    """What the head of an ordinary direct call says."""
+
+    name: str
+    qualifier: str
+    presented: bytes  # the Authorization header
+    content_type: str
+    trace_parent: bytes | None
+    body_bytes: int
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Plain(NamedTuple):
+    """An ordinary direct call of which everything is known but its body."""
+
+    asked: Asked
+    target: Target
+    grant: Grant
+
+
 class Invocations:
     """Serves ``POST /v1/functions/X/invocations`` (``segment`` = X) and ``/fn/X/...`` (``segment`` = None)."""
 
     def __init__(self, services: Services, auth: Authenticator, catalog: Catalog) -> None:
         self._invoke = services.invoker.invoke
+        self.submit = services.invoker.submit
+        self.abandon = services.invoker.abandon
         self._new_id = services.new_id
-        self._bytes_max = services.limits.body_bytes_max
+        self.bytes_max = services.limits.body_bytes_max
         self._auth = auth
         self._catalog = catalog
-        self._clean = Cleaner()
+        self.answers = Answers()
         self._segments: dict[bytes, tuple[str, str, str]] = {}
         self._random_bits = random.getrandbits
         self.watch = Watch(services.limits.body_wait_s)
+        self.express: set[object] = set()  # calls in flight that are served without ASGI
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, segment: bytes | None) -> None:
         request = _Request(scope, receive, send)
+        await self._served(request, self._serve(request, segment))
+
+    async def stream(self, plain: Plain, call: Call, reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer of a call that began on the short way and turned out to stream."""
+        request = _Request(scope, receive, send)
+        request.target, request.grant, request.call, request.record = plain.target, plain.grant, call, reply.record
+        request.reading = False
+        await self._served(request, self._answer(request, reply))
+
+    async def _served(self, request: _Request, work: Coroutine[Any, Any, None]) -> None:
         self.watch.enter(request)
         try:
-            if self.draining:
-                raise NoCapacity(DRAINING)
-            headers: HeaderMap = dict(scope["headers"])
-            if len(headers) != len(scope["headers"]):
-                _check_repeats(scope["headers"])
-            if segment is not None:
-                await self._direct(request, headers, segment)
-            else:
-                await self._http(request, headers)
+            await work
         except asyncio.CancelledError:
             await self._cancelled(request)
         except body.CallerGone:
@@ -102,6 +130,48 @@ class Invocations:
             await self._refuse(request, error)
         finally:
             self.watch.leave(request)
+
+    async def _serve(self, request: _Request, segment: bytes | None) -> None:
+        if self.draining:
+            raise NoCapacity(DRAINING)
+        pairs = request.scope["headers"]
+        headers: HeaderMap = dict(pairs)
+        if len(headers) != len(pairs):
+            _check_repeats(pairs)
+        if segment is not None:
+            await self._direct(request, headers, segment)
+        else:
+            await self._http(request, headers)
+
+    # -- the short way ----------------------------------------------------------------------------------------------
+
+    def ask(self, segment: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> Asked | None:
+        """What a direct call's head says, if nothing about it is unusual."""
+        headers: HeaderMap = dict(pairs)
+        presented = headers.get(b"authorization")
+        length = headers.get(b"content-length", b"0")
+        if presented is None or len(headers) != len(pairs) or not _UNUSUAL.isdisjoint(headers):
+            return None
+        if len(length) > 9 or not length.isdigit() or int(length) > self.bytes_max:
+            return None
+        _, name, qualifier = self._segments.get(segment) or self._split(segment)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        trace = headers.get(b"traceparent")
+        return Asked(name, qualifier, presented, content_type, trace, int(length), tuple(pairs))
+
+    def plain(self, asked: Asked) -> Plain | None:
+        """The call that is asked for, if it is allowed, its function known, and nothing has to be waited for."""
+        grant = self._auth.peek(asked.presented)
+        if grant is None or not grant.may_invoke or self.draining:
+            return None
+        target = self._catalog.peek(grant.namespace or "default", asked.name, asked.qualifier)
+        return Plain(asked, target, grant) if target is not None else None
+
+    def call(self, plain: Plain, payload: bytes) -> Call:
+        call_id = self._new_id()
+        asked = plain.asked
+        trace = trace_parent(asked.trace_parent, call_id, self._random_bits)
+        return Call(call_id, Trigger.DIRECT, payload, asked.content_type, plain.grant.key.id, 1, trace)
 
     # -- the two ways in ------------------------------------------------------------------------------------------
 
@@ -231,11 +301,11 @@ class Invocations:
     async def _run(self, request: _Request, headers: HeaderMap, trigger: Trigger, http: HttpRequest | None) -> None:
         declared = headers.get(b"content-length")
         if declared is not None:
-            if len(declared) > 6 or not declared.isdigit() or int(declared) > self._bytes_max:
-                body.check_declared(declared, self._bytes_max)
-            payload = await body.read(request.receive, self._bytes_max)
+            if len(declared) > 6 or not declared.isdigit() or int(declared) > self.bytes_max:
+                body.check_declared(declared, self.bytes_max)
+            payload = await body.read(request.receive, self.bytes_max)
         elif b"transfer-encoding" in headers:
-            payload = await body.read(request.receive, self._bytes_max)
+            payload = await body.read(request.receive, self.bytes_max)
         else:
             payload = b""
         request.body_done()
@@ -259,19 +329,14 @@ class Invocations:
         await self._answer(request, reply)
 
     async def _answer(self, request: _Request, reply: Reply) -> None:
-        status = reply.status
-        if not 200 <= status <= 599:
-            raise FunctionFailed("InvalidResponse", f"The response's status {status} is not between 200 and 599.")
-        headers = list(self._clean(reply.headers))
+        status, own, payload = self.answers.pairs(reply)
+        headers = list(own)
         if request.cors:
-            headers = [*cors.without_own(headers), *request.cors]
-        headers += self._facts(request, reply.stream is None)
-        payload = reply.payload if status not in _NO_BODY else b""
+            headers = [*cors.without_own(own), *request.cors]
+        headers += self._facts(request, complete=reply.stream is None)
         if reply.stream is not None:
             await self._stream(request, status, headers, reply)
             return
-        if status not in _NO_BODY:
-            headers.append((b"content-length", b"%d" % len(payload)))
         request.started = True
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
         await request.send({"type": "http.response.body", "body": payload})
@@ -283,7 +348,7 @@ class Invocations:
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             async for chunk in reply.stream:
-                if chunk and status not in _NO_BODY:
+                if chunk and status not in NO_BODY:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.watch.leave(request)
             await send({"type": "http.response.body", "body": b""})
@@ -292,25 +357,10 @@ class Invocations:
             if close is not None:
                 await close()
 
-    def _facts(self, request: _Request, complete: bool) -> Sequence[tuple[bytes, bytes]]:
-        """The headers that say what happened: id, version, start, cost, timing, trace. Streams know no cost yet."""
-        call, record, target = request.call, request.record, request.target
-        assert call is not None
-        assert target is not None
-        facts = [
-            (b"faas-invocation-id", call.id.encode()),
-            target.version_header,
-            (b"traceparent", call.trace_parent.encode()),
-        ]
-        if record is not None:
-            if record.start in _START:
-                facts.append(_START[record.start])
-            timing = b"queue;dur=%.3f, init;dur=%.3f" % (record.queue_ns / 1e6, record.init_ns / 1e6)
-            if complete:
-                facts.append((b"faas-billed-ms", b"%d" % record.billed_ms))
-                timing = b"%b, run;dur=%.3f" % (timing, record.run_ns / 1e6)
-            facts.append((b"server-timing", timing))
-        return facts
+    def _facts(self, request: _Request, *, complete: bool) -> Headers:
+        assert request.call is not None
+        assert request.target is not None
+        return facts(request.target.version.version, request.call, request.record, complete=complete)
 
     # -- when it goes wrong ---------------------------------------------------------------------------------------
 

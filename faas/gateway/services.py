@@ -25,11 +25,26 @@ class Lock(Protocol):
     async def __call__(self, dependencies: Sequence[str], *, progress: Progress | None = None) -> bytes: ...
 
 
+class Answering(Protocol):
+    """Where a reply goes; ``asyncio.Future`` is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, reply: Reply, /) -> None: ...
+
+
 class InvokerPort(Protocol):
     """The part of ``faas.invoker`` that the gateway drives."""
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
         """Outcomes of every kind come as a ``Reply``; cancelling the awaiting task cancels the call."""
+
+    def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> object:
+        """Begin a call whose reply goes to ``reply``, perhaps before this returns; a handle for ``abandon``."""
+
+    def abandon(self, handle: Any) -> None:
+        """The caller has gone: as when ``invoke`` is cancelled."""
 
     async def load(self, version: FunctionVersion) -> int:
         """Bind a sandbox and import the module; returns init_ns, raises ``FunctionFailed`` and platform errors."""

@@ -13,7 +13,7 @@ def new_id() -> str:
     48 bits of Unix milliseconds and 80 random bits, so ids sort by time and do not collide over nodes. They are names,
     not secrets: whoever reads an invocation needs a key.
     """
-    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
+    return f"{time.time_ns() // 1_000_000 << 80 | random.getrandbits(80):032x}"
 
 
 def new_sandbox_id() -> str:

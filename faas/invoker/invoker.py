@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from faas.invoker.channel import Channel
+from faas.invoker.deadlines import Deadlines
 from faas.invoker.ids import new_sandbox_id
 from faas.invoker.perform import Performer
-from faas.invoker.run import Run, status_of
+from faas.invoker.run import Answering, Run, status_of
 from faas.invoker.session import Session
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.view import describe, stats
@@ -60,7 +61,7 @@ from faas.wire.schema import FINAL_ERROR_KINDS
 
 log = logging.getLogger(__name__)
 
-_ABOUT_SANDBOXES = (SandboxReady, InitFailed, SandboxDown)
+_ABOUT_SANDBOXES = frozenset({SandboxReady, InitFailed, SandboxDown})
 TICK_BUSY_S = 0.01  # while calls wait
 TICK_IDLE_S = 0.25
 LOAD_LIMIT_S = 90.0
@@ -119,7 +120,7 @@ class Invoker:
         self.runs: dict[str, Run] = {}
         self._journal = journal
         self._logs = logs
-        self._clock = clock
+        self._now_ns, self._unix_ns = clock.monotonic_ns, clock.unix_ns
         self._observe = observe
         self._specs: dict[str, FunctionSpec] = {}
         self._loads: dict[str, list[asyncio.Future[int]]] = {}
@@ -132,6 +133,7 @@ class Invoker:
         self._idle = asyncio.Event()
         self._performer = Performer(self)
         self._loop = asyncio.get_running_loop()  # asked for at each call it would cost a system call
+        self._deadlines: Deadlines[Run] = Deadlines(self._loop, clock.monotonic_ns, self._expire)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -161,6 +163,7 @@ class Invoker:
         self._closed = True
         if self._ticker is not None:
             self._ticker.cancel()
+        self._deadlines.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -184,14 +187,26 @@ class Invoker:
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
         """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits."""
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        run = Run(call, version, reply, self._clock.unix_ns(), self._clock.monotonic_ns())
-        self.runs[call.id] = run
-        self.apply(Submit(call.id, self._spec(version)))
+        run = self.submit(version, call, reply)
         try:
             return await reply
         except asyncio.CancelledError:
-            self._abandon(run)
+            self.abandon(run)
             raise
+
+    def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> Run:
+        """Begin a call; ``reply`` is told how it ended, which may be before this returns."""
+        run = Run(call, version, reply, self._unix_ns(), self._now_ns())
+        self.runs[call.id] = run
+        self.apply(Submit(call.id, self._spec(version)))
+        return run
+
+    def abandon(self, run: Run) -> None:
+        """The caller has gone: a waiting call ends here, a running one is finished and metered without it."""
+        call = run.call.id
+        if call in self.runs and not run.dispatched_ns:
+            self.apply(Cancel(call))
+            self.end(run, None, Status.REJECTED)
 
     async def load(self, version: FunctionVersion) -> int:
         """Have the version's module imported in a sandbox here; returns the time that took in ns.
@@ -226,7 +241,7 @@ class Invoker:
                 self.apply(Forget(key))
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
-        return describe(self.pool, self.versions, namespace, name, self._clock.monotonic_ns())
+        return describe(self.pool, self.versions, namespace, name, self._now_ns())
 
     def stats(self) -> dict[str, Any]:
         return stats(self.pool)
@@ -250,13 +265,6 @@ class Invoker:
             self.versions[key] = version
         return spec
 
-    def _abandon(self, run: Run) -> None:
-        """The caller has gone: a waiting call ends here, a running one is finished and metered without it."""
-        call = run.call.id
-        if call in self.runs and not run.dispatched_ns:
-            self.apply(Cancel(call))
-            self.end(run, None, Status.REJECTED)
-
     # -- the owner --------------------------------------------------------------------------------------------------
 
     def apply(self, event: Event) -> None:
@@ -275,10 +283,9 @@ class Invoker:
             self._applying = False
 
     def _step(self, event: Event) -> None:
-        now = self._clock.monotonic_ns()
-        key = ""
-        if isinstance(event, _ABOUT_SANDBOXES):
-            key = self._bound_to(event.sandbox)
+        now = self._now_ns()
+        kind = type(event)
+        key = self._bound_to(event.sandbox) if kind in _ABOUT_SANDBOXES else ""  # type: ignore[union-attr]
         for command in self.pool.step(event, now):
             if type(command) is Dispatch:
                 self._dispatch(command, now)
@@ -290,9 +297,9 @@ class Invoker:
                 self._performer.perform(command, now)
         if key:
             self._settle_loads(key, event, now)
-        if type(event) is SandboxDown:
-            self._performer.lost(event.sandbox)
-        if self.pool.queued and self._ticker is not None and self._slow_tick:
+        if kind is SandboxDown:
+            self._performer.lost(event.sandbox)  # type: ignore[union-attr]
+        if self.pool.queued and self._slow_tick and self._ticker is not None:
             self._tick()
 
     def _bound_to(self, sandbox: str) -> str:
@@ -336,12 +343,12 @@ class Invoker:
         if run is None or channel is None:
             return  # the instance is going; its end is on the way and gives the call back: see _failed
         timeout_ms = run.version.manifest.timeout_ms
-        if not channel.send(self._performer.invoke_frame(run, self._clock.unix_ns() + timeout_ms * 1_000_000)):
+        if not channel.send(self._performer.invoke_frame(run, self._unix_ns() + timeout_ms * 1_000_000)):
             return
         run.dispatched_ns = now
         run.start = command.start
         run.init_ns = command.init_ns
-        run.timer = self._loop.call_later(timeout_ms / 1000, self._expire, run)
+        self._deadlines.add(run, timeout_ms, now)
 
     def _failed(self, run: Run, command: Reject | Fail) -> None:
         """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""
@@ -377,7 +384,7 @@ class Invoker:
     def _result(self, channel: Channel, run: Run, frame: Result) -> None:
         run.cpu_ns = frame.cpu_ns
         run.peak_memory_bytes = frame.peak_bytes
-        now = self._clock.monotonic_ns()
+        now = self._now_ns()
         reusable = not channel.session.has_exited(channel.instance)
         self.apply(Finished(channel.instance, frame.invocation_id, reusable))
         if run.stream is not None:
@@ -389,7 +396,7 @@ class Invoker:
 
     def _stream(self, channel: Channel, run: Run, frame: Stream) -> None:
         run.stream = ResponseStream(channel.pause_reading, channel.resume_reading)
-        provisional = run.record(Status.OK, self.config.node, self._clock.monotonic_ns())
+        provisional = run.record(Status.OK, self.config.node, self._now_ns())
         run.streamed = Reply(provisional, None, frame.status, frame.headers, b"", run.stream.read())
         if not run.reply.done():
             run.reply.set_result(run.streamed)
@@ -424,11 +431,11 @@ class Invoker:
     ) -> None:
         """The only place a call ends: meter, journal, then answer."""
         del self.runs[run.call.id]
-        if run.timer is not None:
-            run.timer.cancel()
+        if run.dispatched_ns:
+            self._deadlines.remove(run, run.version.manifest.timeout_ms)
         if status is None:
             status = Status.OK if error is None else self._status(run, error)
-        record = run.record(status, self.config.node, now or self._clock.monotonic_ns())
+        record = run.record(status, self.config.node, now or self._now_ns())
         try:
             self._journal.record(run.entry(record, error))
         except (OSError, ValueError, TypeError, OverflowError) as failure:

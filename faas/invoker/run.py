@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from faas.invoker.streaming import ResponseStream
 from faas.metering.meter import meter
@@ -12,6 +11,15 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
 from faas.model.usage import UsageRecord
 from faas.ports import Entry
+
+
+class Answering(Protocol):
+    """Where a reply goes; ``asyncio.Future`` is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, reply: Reply, /) -> None: ...
 
 
 class Run:
@@ -30,7 +38,6 @@ class Run:
     peak_memory_bytes = 0
     bytes_out = 0
     shared_ns: int | None = None
-    timer: asyncio.TimerHandle | None = None
     stream: ResponseStream | None = None
     streamed: Reply | None = None
 
@@ -38,7 +45,7 @@ class Run:
         self,
         call: Call,
         version: FunctionVersion,
-        reply: asyncio.Future[Reply],
+        reply: Answering,
         started_at_ns: int,
         submitted_ns: int,
     ) -> None:

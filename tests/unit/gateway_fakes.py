@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faas.gateway.app import Gateway, build_app
-from faas.gateway.services import Services
+from faas.gateway.services import Answering, Services
 from faas.model.errors import Conflict, FaasError, NotFound, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
@@ -63,6 +63,19 @@ class FakeInvoker:
         except asyncio.CancelledError:
             self.cancelled.append(call.id)
             raise
+
+    def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> asyncio.Task[Reply]:
+        task = asyncio.get_running_loop().create_task(self.invoke(version, call))
+
+        def ended(done: asyncio.Task[Reply]) -> None:
+            if not done.cancelled() and not reply.done():
+                reply.set_result(done.result())
+
+        task.add_done_callback(ended)
+        return task
+
+    def abandon(self, handle: asyncio.Task[Reply]) -> None:
+        handle.cancel()
 
     async def load(self, version: FunctionVersion) -> int:
         await asyncio.sleep(0)
