@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faas.pool.entities import Function
+from faas.pool.growth import slots
 from faas.pool.pool import Pool
 from faas.pool.states import InstanceState, SandboxState
 
@@ -47,4 +48,4 @@ def _check_function(pool: Pool, function: Function) -> None:
             instance.state is InstanceState.STOPPING
         ), f"{instance.id} is {instance.state} with calls"
     for sandbox in function.sandboxes.values():
-        assert len(sandbox.instances) <= pool.slots(function), f"{sandbox.id}: too many instances"
+        assert len(sandbox.instances) <= slots(pool, function), f"{sandbox.id}: too many instances"

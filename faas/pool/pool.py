@@ -18,11 +18,9 @@ from collections.abc import Callable
 
 from faas.model.errors import DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
-from faas.pool import upkeep
+from faas.pool import growth, upkeep
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
 from faas.pool.messages import (
-    Bind,
-    Boot,
     Cancel,
     Cause,
     Command,
@@ -33,7 +31,6 @@ from faas.pool.messages import (
     Finished,
     Flavour,
     Forget,
-    Fork,
     FunctionSpec,
     InitFailed,
     InstanceDown,
@@ -50,7 +47,6 @@ from faas.pool.messages import (
     Submit,
     Tick,
 )
-from faas.pool.scaling import instances_wanted
 from faas.pool.states import InstanceState, SandboxState
 
 # Reading a member off its class costs more than a global on this, the hot path.
@@ -72,8 +68,8 @@ class Pool:
         self.memory_mb = 0
         self.queued = 0
         self.closing = False
-        self._new_id = new_id
-        self._serial = 0
+        self.new_id = new_id
+        self.serial = 0
         self._out: list[Command] = []
         self._handlers: dict[type, Callable[..., None]] = {
             Submit: self._submit,
@@ -105,6 +101,10 @@ class Pool:
         self._handlers[type(event)](event, now_ns)
         return out
 
+    def emit(self, command: Command) -> None:
+        """Add a command to the step's answer (for growth and upkeep)."""
+        self._out.append(command)
+
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def _submit(self, event: Submit, now: int) -> None:
@@ -121,7 +121,8 @@ class Pool:
         self.calls[call.id] = call
         function.queue.append(call)
         self.queued += 1
-        self._grow(function, now)
+        if not growth.at_ease(self, function):
+            growth.grow(self, function, now)
 
     def _refusal(self, function: Function, now: int) -> FaasError | None:
         if self.closing:
@@ -175,7 +176,7 @@ class Pool:
             return
         if not event.reusable:
             self._retire(instance, now)
-            self._grow(function, now)
+            growth.grow(self, function, now)
             return
         if len(instance.calls) == function.spec.concurrency - 1:
             function.available.append(instance)
@@ -187,8 +188,6 @@ class Pool:
         while function.queue and function.available:
             self.queued -= 1
             self._dispatch(function.queue.popleft(), function.available[-1], now)
-        if function.queue:
-            self._grow(function, now)
 
     def _expired(self, event: Expired, now: int) -> None:
         call = self.calls.get(event.call)
@@ -200,7 +199,7 @@ class Pool:
         if instance.state is InstanceState.BUSY:
             self._retire(instance, now)
             self._out.append(Kill(instance.id))
-            self._grow(instance.function, now)
+            growth.grow(self, instance.function, now)
 
     def _cancel(self, event: Cancel, now: int) -> None:  # noqa: ARG002 - every handler takes the time
         call = self.calls.get(event.call)
@@ -238,7 +237,7 @@ class Pool:
         function = self._function(event.spec, now)
         function.wanted = True
         function.init.succeeded()
-        self._grow(function, now)
+        growth.grow(self, function, now)
 
     def _forget(self, event: Forget, now: int) -> None:
         function = self.functions.get(event.key)
@@ -246,131 +245,6 @@ class Pool:
             function.draining = True
             function.wanted = False
             upkeep.cool(self, function, now)
-
-    # -- growing ----------------------------------------------------------------------------------------------------
-
-    def _grow(self, function: Function, now: int) -> None:
-        """Start what the waiting calls need, as far as limits allow; ``short_of`` remembers what stood in the way."""
-        spec = function.spec
-        need = self._instances_short(function, now)
-        load_only = need <= 0 and function.wanted and not function.sandboxes
-        function.short_of = ""
-        if need <= 0 and not load_only:
-            if function.queue and function.live >= spec.max_instances:
-                function.short_of = "max_instances"
-            return
-        if function.init.error is not None and now < function.init.until_ns:
-            return
-        need = self._fork_into_own(function, need, now)
-        while need > 0 or (load_only and not function.sandboxes):
-            sandbox = self._generic(spec.flavour)
-            if sandbox is None:
-                self._reserve_boots(function, need, now)
-                return
-            fits = self._affordable(function, min(need, self.slots(function)), 0, now)
-            if fits == 0 and not load_only:
-                return
-            self._bind(sandbox, function, fits, StartKind.PREWARMED, now)
-            if fits == 0:
-                return
-            need -= fits
-
-    def _instances_short(self, function: Function, now: int) -> int:
-        spec = function.spec
-        wanted = instances_wanted(
-            function.serving,
-            len(function.queue),
-            spec.concurrency,
-            function.drain_estimate_ns(now),
-            self.config.wait_goal_ns,
-        )
-        if function.wanted and not function.draining:
-            wanted = max(wanted, spec.min_instances)
-        return min(wanted, spec.max_instances) - function.live
-
-    def slots(self, function: Function) -> int:
-        return min(self.config.sandbox_slots_max, function.spec.max_instances)
-
-    def _fork_into_own(self, function: Function, need: int, now: int) -> int:
-        for sandbox in function.sandboxes.values():
-            if need <= 0:
-                break
-            if sandbox.state not in (SandboxState.BOUND, SandboxState.BINDING):
-                continue
-            free = self.slots(function) - len(sandbox.instances)
-            count = self._affordable(function, min(need, free), 0, now) if free > 0 else 0
-            if count > 0:
-                kind = StartKind.WARM if sandbox.state is SandboxState.BOUND else sandbox.kind
-                asked = now if sandbox.state is SandboxState.BOUND else sandbox.bound_ns
-                ids = self._make_instances(sandbox, function, count, kind, asked, now)
-                self._out.append(Fork(sandbox.id, ids))
-                need -= count
-        return need if function.short_of != "memory" else 0
-
-    def _generic(self, flavour: Flavour) -> Sandbox | None:
-        for sandbox in self.sandboxes.values():
-            if sandbox.state is SandboxState.GENERIC and sandbox.flavour == flavour:
-                return sandbox
-        return None
-
-    def _bind(self, sandbox: Sandbox, function: Function, count: int, kind: StartKind, now: int) -> None:
-        sandbox.move(SandboxState.BINDING, now)
-        sandbox.function = function
-        sandbox.kind = kind
-        sandbox.bound_ns = sandbox.used_ns = now
-        function.sandboxes[sandbox.id] = sandbox
-        ids = self._make_instances(sandbox, function, count, kind, now, now)
-        self._out.append(Bind(sandbox.id, function.spec.key, ids))
-        self.flavours[sandbox.flavour] = now + self.config.replenish_delay_ns
-
-    def _make_instances(
-        self, sandbox: Sandbox, function: Function, count: int, kind: StartKind, asked: int, now: int
-    ) -> tuple[str, ...]:
-        ids = []
-        for _ in range(count):
-            self._serial += 1
-            instance = Instance(f"{sandbox.id}-{self._serial}", sandbox, function, now, kind, asked)
-            sandbox.instances[instance.id] = self.instances[instance.id] = instance
-            ids.append(instance.id)
-        function.starting += count
-        self.memory_mb += count * function.spec.memory_mb
-        if count:
-            self._out.append(Resize(sandbox.id, len(sandbox.instances) * function.spec.memory_mb))
-        return tuple(ids)
-
-    def _reserve_boots(self, function: Function, need: int, now: int) -> None:
-        """Have as many sandboxes booting for this function as its missing instances need."""
-        slots = self.slots(function)
-        wanted = max(1, -(-need // slots))
-        booting = [s for s in self.sandboxes.values() if s.state is SandboxState.BOOTING]
-        wanted -= sum(1 for s in booting if s.function is function)
-        for sandbox in booting:
-            if wanted <= 0:
-                return
-            if sandbox.function is None and sandbox.flavour == function.spec.flavour:
-                sandbox.function = function
-                wanted -= 1
-        while wanted > 0 and now >= self.boots.until_ns and self._affordable(function, 1, 1, now) > 0:
-            self.boot(function.spec.flavour, function, now)
-            wanted -= 1
-
-    def boot(self, flavour: Flavour, function: Function | None, now: int) -> None:
-        """Command a new sandbox, reserved for ``function`` unless None."""
-        sandbox = Sandbox(self._new_id(), flavour, now, function=function)
-        self.sandboxes[sandbox.id] = sandbox
-        self.memory_mb += self.config.sandbox_overhead_mb
-        self._out.append(Boot(sandbox.id, flavour))
-
-    def _affordable(self, function: Function, instances: int, sandboxes: int, now: int) -> int:
-        """How many of ``instances`` fit the memory budget; asks idle ones elsewhere to make room for the rest."""
-        each = function.spec.memory_mb
-        fixed = sandboxes * self.config.sandbox_overhead_mb
-        free = self.config.memory_budget_mb - self.memory_mb - fixed
-        fits = max(0, min(instances, free // each))
-        if fits < instances:
-            function.short_of = "memory"
-            upkeep.make_room(self, function, (instances - fits) * each + fixed, now)
-        return fits
 
     # -- sandboxes and instances ------------------------------------------------------------------------------------
 
@@ -383,12 +257,12 @@ class Pool:
         sandbox.move(SandboxState.GENERIC, now)
         if function is None:
             return
-        need = self._instances_short(function, now)
+        need = growth.instances_short(self, function, now)
         if need <= 0 and not (function.wanted and not function.sandboxes):
             return
-        fits = self._affordable(function, min(max(need, 0), self.slots(function)), 0, now)
+        fits = growth.affordable(self, function, min(max(need, 0), growth.slots(self, function)), 0, now)
         if fits > 0 or need <= 0:
-            self._bind(sandbox, function, fits, StartKind.COLD, now)
+            growth.bind(self, sandbox, function, fits, StartKind.COLD, now)
 
     def _sandbox_ready(self, event: SandboxReady, now: int) -> None:
         sandbox = self.sandboxes.get(event.sandbox)
@@ -397,7 +271,7 @@ class Pool:
         sandbox.move(SandboxState.BOUND, now)
         sandbox.function.init.succeeded()
         sandbox.function.wanted = sandbox.function.spec.min_instances > 0
-        self._grow(sandbox.function, now)
+        growth.grow(self, sandbox.function, now)
 
     def _init_failed(self, event: InitFailed, now: int) -> None:
         sandbox = self.sandboxes.get(event.sandbox)
@@ -472,11 +346,11 @@ class Pool:
     def _after_release(self, function: Function, now: int) -> None:
         """Memory came free: first the function it belonged to, then whoever is short of memory."""
         if function.queue:
-            self._grow(function, now)
+            growth.grow(self, function, now)
         if self.queued:
             for other in self.functions.values():
                 if other.short_of == "memory" and other is not function and other.queue:
-                    self._grow(other, now)
+                    growth.grow(self, other, now)
 
     def remove(self, sandbox: Sandbox, now: int) -> None:
         """Have the sandbox removed; its calls fail now, its memory counts until the engine says that it is gone."""
@@ -516,7 +390,7 @@ class Pool:
         upkeep.enforce_limits(self, now)
         for function in list(self.functions.values()):
             if function.queue or function.wanted:
-                self._grow(function, now)
+                growth.grow(self, function, now)
             upkeep.cool(self, function, now)
             if function.draining and not function.sandboxes and not function.queue and not function.running:
                 del self.functions[function.spec.key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from faas.model.errors import DeadlineExceeded
+from faas.pool import growth
 from faas.pool.entities import Function, Instance, Sandbox
 from faas.pool.states import InstanceState, SandboxState
 
@@ -109,4 +110,4 @@ def replenish(pool: Pool, now: int) -> None:
         ]
         room = pool.config.memory_budget_mb - pool.memory_mb >= pool.config.sandbox_overhead_mb
         if now >= not_before and len(spare) < pool.config.generic_sandboxes and room:
-            pool.boot(flavour, None, now)
+            growth.boot(pool, flavour, None, now)

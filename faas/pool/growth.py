@@ -1,0 +1,153 @@
+"""Growing: what is started for calls that wait, as far as the limits allow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from faas.model.invocation import StartKind
+from faas.pool import upkeep
+from faas.pool.entities import Function, Instance, Sandbox
+from faas.pool.messages import Bind, Boot, Flavour, Fork, Resize
+from faas.pool.scaling import instances_wanted
+from faas.pool.states import SandboxState
+
+if TYPE_CHECKING:
+    from faas.pool.pool import Pool
+
+
+def at_ease(pool: Pool, function: Function) -> bool:
+    """Whether the queue will drain in time at the pace so far. One that has stalled since is ``Tick``'s business."""
+    return function.serving > 0 and 0 < len(function.queue) * function.drain_ns <= pool.config.wait_goal_ns
+
+
+def grow(pool: Pool, function: Function, now: int) -> None:
+    """Start what the waiting calls need, as far as limits allow; ``short_of`` remembers what stood in the way."""
+    spec = function.spec
+    need = instances_short(pool, function, now)
+    load_only = need <= 0 and function.wanted and not function.sandboxes
+    function.short_of = ""
+    if need <= 0 and not load_only:
+        if function.queue and function.live >= spec.max_instances:
+            function.short_of = "max_instances"
+        return
+    if function.init.error is not None and now < function.init.until_ns:
+        return
+    need = fork_into_own(pool, function, need, now)
+    while need > 0 or (load_only and not function.sandboxes):
+        sandbox = generic(pool, spec.flavour)
+        if sandbox is None:
+            reserve_boots(pool, function, need, now)
+            return
+        fits = affordable(pool, function, min(need, slots(pool, function)), 0, now)
+        if fits == 0 and not load_only:
+            return
+        bind(pool, sandbox, function, fits, StartKind.PREWARMED, now)
+        if fits == 0:
+            return
+        need -= fits
+
+
+def instances_short(pool: Pool, function: Function, now: int) -> int:
+    spec = function.spec
+    wanted = instances_wanted(
+        function.serving,
+        len(function.queue),
+        spec.concurrency,
+        function.drain_estimate_ns(now),
+        pool.config.wait_goal_ns,
+    )
+    if function.wanted and not function.draining:
+        wanted = max(wanted, spec.min_instances)
+    return min(wanted, spec.max_instances) - function.live
+
+
+def slots(pool: Pool, function: Function) -> int:
+    return min(pool.config.sandbox_slots_max, function.spec.max_instances)
+
+
+def fork_into_own(pool: Pool, function: Function, need: int, now: int) -> int:
+    for sandbox in function.sandboxes.values():
+        if need <= 0:
+            break
+        if sandbox.state not in (SandboxState.BOUND, SandboxState.BINDING):
+            continue
+        free = slots(pool, function) - len(sandbox.instances)
+        count = affordable(pool, function, min(need, free), 0, now) if free > 0 else 0
+        if count > 0:
+            kind = StartKind.WARM if sandbox.state is SandboxState.BOUND else sandbox.kind
+            asked = now if sandbox.state is SandboxState.BOUND else sandbox.bound_ns
+            ids = make_instances(pool, sandbox, function, count, kind, asked, now)
+            pool.emit(Fork(sandbox.id, ids))
+            need -= count
+    return need if function.short_of != "memory" else 0
+
+
+def generic(pool: Pool, flavour: Flavour) -> Sandbox | None:
+    for sandbox in pool.sandboxes.values():
+        if sandbox.state is SandboxState.GENERIC and sandbox.flavour == flavour:
+            return sandbox
+    return None
+
+
+def bind(pool: Pool, sandbox: Sandbox, function: Function, count: int, kind: StartKind, now: int) -> None:
+    sandbox.move(SandboxState.BINDING, now)
+    sandbox.function = function
+    sandbox.kind = kind
+    sandbox.bound_ns = sandbox.used_ns = now
+    function.sandboxes[sandbox.id] = sandbox
+    ids = make_instances(pool, sandbox, function, count, kind, now, now)
+    pool.emit(Bind(sandbox.id, function.spec.key, ids))
+    pool.flavours[sandbox.flavour] = now + pool.config.replenish_delay_ns
+
+
+def make_instances(
+    pool: Pool, sandbox: Sandbox, function: Function, count: int, kind: StartKind, asked: int, now: int
+) -> tuple[str, ...]:
+    ids = []
+    for _ in range(count):
+        pool.serial += 1
+        instance = Instance(f"{sandbox.id}-{pool.serial}", sandbox, function, now, kind, asked)
+        sandbox.instances[instance.id] = pool.instances[instance.id] = instance
+        ids.append(instance.id)
+    function.starting += count
+    pool.memory_mb += count * function.spec.memory_mb
+    if count:
+        pool.emit(Resize(sandbox.id, len(sandbox.instances) * function.spec.memory_mb))
+    return tuple(ids)
+
+
+def reserve_boots(pool: Pool, function: Function, need: int, now: int) -> None:
+    """Have as many sandboxes booting for this function as its missing instances need."""
+    each = slots(pool, function)
+    wanted = max(1, -(-need // each))
+    booting = [s for s in pool.sandboxes.values() if s.state is SandboxState.BOOTING]
+    wanted -= sum(1 for s in booting if s.function is function)
+    for sandbox in booting:
+        if wanted <= 0:
+            return
+        if sandbox.function is None and sandbox.flavour == function.spec.flavour:
+            sandbox.function = function
+            wanted -= 1
+    while wanted > 0 and now >= pool.boots.until_ns and affordable(pool, function, 1, 1, now) > 0:
+        boot(pool, function.spec.flavour, function, now)
+        wanted -= 1
+
+
+def boot(pool: Pool, flavour: Flavour, function: Function | None, now: int) -> None:
+    """Command a new sandbox, reserved for ``function`` unless None."""
+    sandbox = Sandbox(pool.new_id(), flavour, now, function=function)
+    pool.sandboxes[sandbox.id] = sandbox
+    pool.memory_mb += pool.config.sandbox_overhead_mb
+    pool.emit(Boot(sandbox.id, flavour))
+
+
+def affordable(pool: Pool, function: Function, instances: int, sandboxes: int, now: int) -> int:
+    """How many of ``instances`` fit the memory budget; asks idle ones elsewhere to make room for the rest."""
+    each = function.spec.memory_mb
+    fixed = sandboxes * pool.config.sandbox_overhead_mb
+    free = pool.config.memory_budget_mb - pool.memory_mb - fixed
+    fits = max(0, min(instances, free // each))
+    if fits < instances:
+        function.short_of = "memory"
+        upkeep.make_room(pool, function, (instances - fits) * each + fixed, now)
+    return fits
