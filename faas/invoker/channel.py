@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from faas.wire import Connection, Frame, LocalProtocolError, RemoteProtocolError
+from faas.wire import Connection, Frame, LocalProtocolError, RemoteProtocolError, Result
 
 if TYPE_CHECKING:
     from faas.invoker.session import Session
@@ -19,6 +19,7 @@ class Channel(asyncio.Protocol):
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._answered = session.answered
         self.connection = Connection()
         self.instance = ""  # "" for the zygote and for who has not said hello
         self.reading = True
@@ -36,7 +37,10 @@ class Channel(asyncio.Protocol):
             broken = error
             frames = error.frames
         for frame in frames:
-            self.session.received(self, frame)
+            if type(frame) is Result:
+                self._answered(self, frame)
+            else:
+                self.session.received(self, frame)
         if broken is not None:
             log.warning("sandbox %s: closing a channel that broke the protocol: %s", self.session.id, broken)
             self.session.broken(self, str(broken))

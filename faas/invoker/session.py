@@ -53,6 +53,7 @@ class Session:
         self.waiting: tuple[str, ...] = ()  # instances to fork as soon as it has been told
         self.control: Channel | None = None
         self.closed = False
+        self.answered = owner.answered
         self._owner = owner
         self._channels = owner.channels
         self._server: asyncio.Server | None = None
@@ -99,14 +100,13 @@ class Session:
             channel.close()
 
     def received(self, channel: Channel, frame: Frame) -> None:
-        if type(frame) is Result:
-            self._owner.answered(channel, frame)
-        elif type(frame) is Log:
+        """Any frame but RESULT, which its channel hands to ``answered`` itself."""
+        if type(frame) is Log:
             self._owner.logged(self, frame)
         elif type(frame) is Error and channel is self.control:
             self._owner.apply(InitFailed(self.id, _init_error(frame)))
         elif type(frame) in (Error, Chunk, Stream):
-            self._owner.answered(channel, frame)  # type: ignore[arg-type]
+            self.answered(channel, frame)  # type: ignore[arg-type]
         elif type(frame) is Hello:
             self._greeted(channel, frame)
         elif type(frame) is Ready:

@@ -75,14 +75,12 @@ def meter(call: Call, version: FunctionVersion, measured: Measured, status: Stat
     ``init_ns=0``, ``run_ns=1300000``, ``billed_ms=2``, ``mb_ms=256``.
     """
     m = measured
+    start, init_ns, run_ns, queue_ns, bytes_out = m.start, m.init_ns, m.run_ns, m.queue_ns, m.bytes_out
+    cpu_ns, peak_bytes = m.cpu_ns, m.peak_memory_bytes
     memory_mb = version.manifest.memory_mb
-    run_ns = m.run_ns
-    billed = billed_ms(status, m.start, m.init_ns, run_ns if m.shared_ns is None else m.shared_ns)
-    assert 0 <= m.queue_ns < VALUE_MAX, m
-    assert 0 <= m.init_ns < VALUE_MAX, m
-    assert 0 <= run_ns < VALUE_MAX, m
-    assert 0 <= m.bytes_out < VALUE_MAX, m
-    assert 0 <= memory_mb * billed < VALUE_MAX, m
+    billed = billed_ms(status, start, init_ns, run_ns if m.shared_ns is None else m.shared_ns)
+    assert min(queue_ns, init_ns, run_ns, bytes_out) >= 0, m
+    assert max(queue_ns, init_ns, run_ns, bytes_out, memory_mb * billed) < VALUE_MAX, m
     return UsageRecord(
         f"{call.id}-{call.attempt}",
         version.namespace,
@@ -91,20 +89,24 @@ def meter(call: Call, version: FunctionVersion, measured: Measured, status: Stat
         call.key_id,
         str(call.trigger),
         str(status),
-        str(m.start),
+        str(start),
         m.started_at_ns,
-        m.queue_ns,
-        m.init_ns,
+        queue_ns,
+        init_ns,
         run_ns,
         billed,
         memory_mb,
-        min(max(m.peak_memory_bytes, 0), VALUE_MAX - 1),
-        min(max(m.cpu_ns, 0), VALUE_MAX - 1),
+        peak_bytes if 0 <= peak_bytes < VALUE_MAX else _cut(peak_bytes),
+        cpu_ns if 0 <= cpu_ns < VALUE_MAX else _cut(cpu_ns),
         len(call.payload),
-        m.bytes_out,
+        bytes_out,
         node,
         call.attempt,
     )
+
+
+def _cut(value: int) -> int:
+    return min(max(value, 0), VALUE_MAX - 1)
 
 
 class SharedTime:

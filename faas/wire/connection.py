@@ -41,6 +41,7 @@ from faas.wire.errors import LocalProtocolError, RemoteProtocolError
 from faas.wire.frames import (
     FRAME_BYTES_MAX,
     HEAD_BYTES,
+    KINDS,
     Cancel,
     Chunk,
     Drain,
@@ -138,6 +139,9 @@ _MAY_SEND: Final[_Table] = {
 }
 
 _NOTHING: Final[dict[type, State]] = {}
+_IDLE, _BUSY = State.INSTANCE_IDLE, State.INSTANCE_BUSY  # reading a member off its class costs more than a global
+_RESULT_BEGINS: Final = bytes((0x90 + 1 + len(Result._fields), KINDS[Result]))  # msgpack: an array so long, its kind
+_PEEKED_BYTES: Final = HEAD_BYTES + len(_RESULT_BEGINS)
 
 
 class Connection:
@@ -176,6 +180,11 @@ class Connection:
     def send(self, frame: Frame) -> bytes:
         """The bytes to write. Raises ``LocalProtocolError``, and changes nothing, when ``frame`` is not legal now."""
         kind = type(frame)
+        if isinstance(frame, Invoke) and self.state is _IDLE:  # the most frequent by far, so without the tables
+            data = encode(frame)
+            self._open.add(frame.invocation_id)
+            self.state = _BUSY
+            return data
         after = _MAY_SEND[self.role].get(self.state, _NOTHING).get(kind)
         if after is None:
             raise LocalProtocolError(f"{kind.__name__} may not be sent to {self!r}")
@@ -200,6 +209,10 @@ class Connection:
         """
         frames: list[Frame] = []
         try:
+            if data[HEAD_BYTES:_PEEKED_BYTES] == _RESULT_BEGINS and self.state is _BUSY and not self._buffer:
+                frame = self._lone_result(data)
+                if frame is not None:
+                    return [frame]
             if self.state is State.CLOSED:
                 raise RemoteProtocolError("data after the end")
             self._parse(data, frames)
@@ -208,6 +221,22 @@ class Connection:
             self.close()
             raise
         return frames
+
+    def _lone_result(self, data: bytes) -> Result | None:
+        """The most frequent piece of all by far, one whole RESULT: what ``_parse`` does with it, in fewer steps."""
+        size = int.from_bytes(data[:HEAD_BYTES], "big")
+        if size != len(data) - HEAD_BYTES or size > SMALL_BYTES_MAX or self._streaming:
+            return None
+        frame = decode(data[HEAD_BYTES:])
+        assert isinstance(frame, Result)
+        invocation_id = frame.invocation_id
+        if invocation_id not in self._open:
+            raise RemoteProtocolError(f"the end of an invocation that is not open from {self!r}")
+        self._open.remove(invocation_id)
+        self._closed_ids.append(invocation_id)
+        if not self._open:
+            self.state = _IDLE
+        return frame
 
     def _parse(self, data: bytes, frames: list[Frame]) -> None:
         buffer = self._buffer
