@@ -53,6 +53,7 @@ class Gateway:
         self._catalog = Catalog(services.registry)
         self._deployer = Deployer(services, self._catalog)
         self._calls = Invocations(services, self._auth, self._catalog)
+        self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
         self.metrics = Metrics(services.invoker.stats, services.journal_pending)
         self.operations = self._operations()
@@ -77,11 +78,6 @@ class Gateway:
     def in_flight(self) -> int:
         """Invocations that are being served."""
         return len(self._calls.watch) + len(self._calls.express)
-
-    @property
-    def protocol(self) -> type[asyncio.Protocol]:
-        """The HTTP protocol to serve this app with; any other works, only more slowly."""
-        return protocol_for(self._calls)
 
     def observe(self, record: UsageRecord) -> None:
         self.metrics.observe(record)

@@ -76,6 +76,9 @@ class Heads:
         self._known: dict[bytes, Asked] = {}
         self.get = self._known.get
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def add(self, head: bytes, asked: Asked) -> None:
         if len(head) <= HEAD_BYTES_MAX:
             if len(self._known) >= HEADS_MAX:

@@ -51,6 +51,7 @@ async def echo(version: FunctionVersion, call: Call) -> Reply:
 class FakeInvoker:
     answer: Answer = echo
     calls: list[tuple[FunctionVersion, Call]] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)  # ids of the calls that came through ``submit``
     cancelled: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     forgotten: list[tuple[str, str, int | None]] = field(default_factory=list)
@@ -65,6 +66,7 @@ class FakeInvoker:
             raise
 
     def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> asyncio.Task[Reply]:
+        self.submitted.append(call.id)
         task = asyncio.get_running_loop().create_task(self.invoke(version, call))
 
         def ended(done: asyncio.Task[Reply]) -> None:
