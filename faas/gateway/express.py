@@ -1,8 +1,8 @@
 """The HTTP protocol of the server: uvicorn's, with a shorter way for the plainest and most frequent request there is.
 
-Theory of operation. A direct call whose key and function are known and which arrived whole in one read needs none of
+Theory of operation. A call whose key and function are known and which arrived whole in one read needs none of
 ASGI: no scope, no cycle, no task, no future. ``ExpressProtocol`` holds a request's head back until it has seen whether
-it is such a one (``Invocations.ask`` and ``plain``). If so, the call goes to the invoker from within the parser's
+it is such a one (``plain``). If so, the call goes to the invoker from within the parser's
 callback, and its answer leaves in one system call from within the callback that read it from the instance. If not, or
 if anything about the request is unusual (a body still on its way, a pipelined predecessor, a header with a meaning of
 its own), uvicorn gets the request as if nothing had happened.
@@ -31,10 +31,9 @@ from faas.model.errors import FaasError
 from faas.model.invocation import Call, Reply
 
 if TYPE_CHECKING:
-    from faas.gateway.invocations import Asked, Invocations, Plain
+    from faas.gateway.invocations import Invocations
+    from faas.gateway.plain import Asked, Plain
 
-_FUNCTIONS: Final = b"/v1/functions/"
-_INVOCATIONS: Final = b"/invocations"
 _HEAD_END: Final = b"\r\n\r\n"
 HEADS_MAX: Final = 1_000
 HEAD_BYTES_MAX: Final = 2_048
@@ -70,20 +69,20 @@ class Express:
 
 
 class Heads:
-    """What was asked by request heads that were parsed before. Bounded; full, it begins anew."""
+    """What was asked by request heads that were parsed before, by the caller's address. Full, it begins anew."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Asked] = {}
+        self._known: dict[tuple[str, bytes], Asked] = {}
         self.get = self._known.get
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, head: bytes, asked: Asked) -> None:
+    def add(self, address: str, head: bytes, asked: Asked) -> None:
         if len(head) <= HEAD_BYTES_MAX:
             if len(self._known) >= HEADS_MAX:
                 self._known.clear()
-            self._known[head] = asked
+            self._known[address, head] = asked
 
 
 class ExpressProtocol(HttpToolsProtocol):
@@ -98,6 +97,7 @@ class ExpressProtocol(HttpToolsProtocol):
         self._body = b""
         self._within = False  # a request: its first byte has come and its last has not
         self._data = b""  # what is being parsed
+        self._address = ""  # the caller's
         self._call: Express | None = None
         self._idle_since_s = -1.0  # < 0: not idle, or idle after an answer of uvicorn's, which has its own timer
         self._keeper: asyncio.TimerHandle | None = None
@@ -109,6 +109,7 @@ class ExpressProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._cork = Cork(cast("asyncio.Transport", transport))
         super().connection_made(cast("asyncio.Transport", self._cork))
+        self._address = self.client[0] if self.client else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -137,10 +138,10 @@ class ExpressProtocol(HttpToolsProtocol):
     def _seen_before(self, data: bytes) -> bool:
         """Serve a request whose head has been parsed before, byte for byte; False when it has to be parsed."""
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        asked = self.heads.get(data[:end])
-        if asked is None or len(data) - end != asked.body_bytes or not self._at_rest():
+        asked = self.heads.get((self._address, data[:end]))
+        if asked is None or len(data) - end != asked.body_bytes or not self._at_rest() or self.calls.draining:
             return False
-        plain = self.calls.plain(asked)
+        plain = self.calls.plain.plain(asked)
         if plain is None:
             return False
         self._unset_keepalive_if_required()
@@ -161,11 +162,12 @@ class ExpressProtocol(HttpToolsProtocol):
         self._within = True
 
     def on_headers_complete(self) -> None:
-        url = self.url
-        if url.endswith(_INVOCATIONS) and url.startswith(_FUNCTIONS) and self._kept_post() and self._at_rest():
-            asked = self.calls.ask(url[14:-12], self.headers)
-            if asked is not None:
-                self._plain = self.calls.plain(asked)
+        parser = self.parser
+        if self._at_rest() and parser.should_keep_alive() and parser.get_http_version() == "1.1":
+            plain_calls = self.calls.plain
+            asked = plain_calls.ask(parser.get_method(), self.url, self.headers, self._address)
+            if asked is not None and not self.calls.draining:
+                self._plain = plain_calls.plain(asked)
                 self._body = b""
         if self._plain is None:
             self._long_way()
@@ -186,12 +188,8 @@ class ExpressProtocol(HttpToolsProtocol):
         data, body = self._data, self._body
         end = data.find(_HEAD_END) + len(_HEAD_END)
         if len(data) - end == len(body):  # one request and nothing else
-            self.heads.add(data[:end], plain.asked)
+            self.heads.add(self._address, data[:end], plain.asked)
         self._begin(plain, body)
-
-    def _kept_post(self) -> bool:
-        parser = self.parser
-        return parser.get_method() == b"POST" and parser.should_keep_alive() and parser.get_http_version() == "1.1"
 
     def _long_way(self) -> None:
         """Give the request's head to uvicorn, as it would have had it from the parser."""
@@ -204,7 +202,7 @@ class ExpressProtocol(HttpToolsProtocol):
     # -- a call -----------------------------------------------------------------------------------------------------
 
     def _begin(self, plain: Plain, body: bytes) -> None:
-        call = Express(self, plain, self.calls.call(plain, body))
+        call = Express(self, plain, self.calls.plain.call(plain, body))
         self._call = call
         self.cycle = cast("RequestResponseCycle", call)
         self.calls.express.add(call)
@@ -230,7 +228,8 @@ class ExpressProtocol(HttpToolsProtocol):
         self._refuse(call, error, about)
 
     def _refuse(self, call: Express, error: Exception, about: bytes) -> None:
-        made = problem(error, internals=call.plain.grant.may_read, invocation_id=call.call.id)
+        grant = call.plain.grant
+        made = problem(error, internals=grant is not None and grant.may_read, invocation_id=call.call.id)
         if self.calls.draining:
             call.keep_alive = False
         self._write(call, made.status, as_lines(made.headers) + about, made.body)
@@ -264,7 +263,7 @@ class ExpressProtocol(HttpToolsProtocol):
         cycle = RequestResponseCycle(
             scope={  # type: ignore[typeddict-item]
                 "type": "http",
-                "method": "POST",
+                "method": "POST" if plain.asked.http is None else plain.asked.http.method,
                 "http_version": "1.1",
                 "headers": list(plain.asked.headers),
                 "client": self.client,

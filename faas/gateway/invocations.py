@@ -16,8 +16,8 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, unquote
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
@@ -26,6 +26,7 @@ from faas.gateway.answers import NO_BODY, Answers, facts
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
 from faas.gateway.headers import Headers, trace_parent
+from faas.gateway.plain import Names, Plain, PlainCalls, http_request
 from faas.gateway.problems import log, problem
 from faas.gateway.services import Services
 from faas.gateway.watch import Flight, Watch
@@ -40,13 +41,8 @@ from faas.model.errors import (
 from faas.model.invocation import Call, HttpRequest, Reply, Trigger
 from faas.model.usage import UsageRecord
 
-SEGMENTS_MAX: Final = 10_000
 DRAINING: Final = "This node is going down; another one, or this one in a moment, will take the call."
 _ONCE: Final = frozenset({b"authorization", b"content-type", b"faas-namespace", b"idempotency-key", b"host"})
-_UNUSUAL: Final = frozenset(
-    {b"expect", b"faas-namespace", b"idempotency-key", b"prefer", b"transfer-encoding", b"upgrade"}
-)
-
 HeaderMap = dict[bytes, bytes]
 
 
@@ -67,26 +63,6 @@ class _Request(Flight):
         self.started = False
 
 
-class Asked(NamedTuple):
-    """What the head of an ordinary direct call says."""
-
-    name: str
-    qualifier: str
-    presented: bytes  # the Authorization header
-    content_type: str
-    trace_parent: bytes | None
-    body_bytes: int
-    headers: tuple[tuple[bytes, bytes], ...]
-
-
-class Plain(NamedTuple):
-    """An ordinary direct call of which everything is known but its body."""
-
-    asked: Asked
-    target: Target
-    grant: Grant
-
-
 class Invocations:
     """Serves ``POST /v1/functions/X/invocations`` (``segment`` = X) and ``/fn/X/...`` (``segment`` = None)."""
 
@@ -95,11 +71,12 @@ class Invocations:
         self.submit = services.invoker.submit
         self.abandon = services.invoker.abandon
         self._new_id = services.new_id
-        self.bytes_max = services.limits.body_bytes_max
+        self._bytes_max = services.limits.body_bytes_max
         self._auth = auth
         self._catalog = catalog
         self.answers = Answers()
-        self._segments: dict[bytes, tuple[str, str, str]] = {}
+        self._names = Names()
+        self.plain = PlainCalls(auth, catalog, self._names, self._bytes_max, services.new_id)
         self._random_bits = random.getrandbits
         self.watch = Watch(services.limits.body_wait_s)
         self.express: set[object] = set()  # calls in flight that are served without ASGI
@@ -143,36 +120,6 @@ class Invocations:
         else:
             await self._http(request, headers)
 
-    # -- the short way ----------------------------------------------------------------------------------------------
-
-    def ask(self, segment: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> Asked | None:
-        """What a direct call's head says, if nothing about it is unusual."""
-        headers: HeaderMap = dict(pairs)
-        presented = headers.get(b"authorization")
-        length = headers.get(b"content-length", b"0")
-        if presented is None or len(headers) != len(pairs) or not _UNUSUAL.isdisjoint(headers):
-            return None
-        if len(length) > 9 or not length.isdigit() or int(length) > self.bytes_max:
-            return None
-        _, name, qualifier = self._segments.get(segment) or self._split(segment)
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
-        trace = headers.get(b"traceparent")
-        return Asked(name, qualifier, presented, content_type, trace, int(length), tuple(pairs))
-
-    def plain(self, asked: Asked) -> Plain | None:
-        """The call that is asked for, if it is allowed, its function known, and nothing has to be waited for."""
-        grant = self._auth.peek(asked.presented)
-        if grant is None or not grant.may_invoke or self.draining:
-            return None
-        target = self._catalog.peek(grant.namespace or "default", asked.name, asked.qualifier)
-        return Plain(asked, target, grant) if target is not None else None
-
-    def call(self, plain: Plain, payload: bytes) -> Call:
-        call_id = self._new_id()
-        asked = plain.asked
-        trace = trace_parent(asked.trace_parent, call_id, self._random_bits)
-        return Call(call_id, Trigger.DIRECT, payload, asked.content_type, plain.grant.key.id, 1, trace)
-
     # -- the two ways in ------------------------------------------------------------------------------------------
 
     async def _direct(self, request: _Request, headers: HeaderMap, segment: bytes) -> None:
@@ -181,7 +128,7 @@ class Invocations:
         if grant is None:
             grant = await self._auth.find(presented)
         request.grant = grant
-        _, name, qualifier = self._segments.get(segment) or self._split(segment)
+        _, name, qualifier = self._names(segment)
         if not grant.may_invoke:
             grant.check_scope("invoke")
         namespace = grant.namespace or "default"
@@ -203,7 +150,7 @@ class Invocations:
         scope = request.scope
         raw: bytes = scope["raw_path"]
         segment, _, rest = raw[4:].partition(b"/")
-        namespace, name, qualifier = self._segments.get(segment) or self._split(segment)
+        namespace, name, qualifier = self._names(segment)
         target = self._catalog.peek(namespace, name, qualifier)
         presented = headers.get(b"authorization")
         if target is None:
@@ -220,23 +167,10 @@ class Invocations:
             raise MethodNotAllowed(f"The function '{name}' takes {', '.join(target.allow)} only.", target.allow)
         if headers.get(b"upgrade", b"").lower() == b"websocket":
             raise InvalidRequest("Functions do not speak WebSocket; use plain HTTP or a streamed response.")
-        path = "/" if not rest else "/" + (unquote(rest.decode("latin-1")) if b"%" in rest else rest.decode("latin-1"))
         client = scope.get("client")
-        http = HttpRequest(
-            method,
-            path,
-            raw.decode("latin-1"),
-            scope["query_string"].decode("latin-1"),
-            tuple(
-                [
-                    (n.decode("latin-1"), v.decode("latin-1"))
-                    for n, v in scope["headers"]
-                    if own or n != b"authorization"
-                ]
-            ),
-            client[0] if client else "",
-            "HTTP/" + scope["http_version"],
-        )
+        address = client[0] if client else ""
+        pairs, version = scope["headers"], scope["http_version"]
+        http = http_request(method, rest, raw, scope["query_string"], pairs, address, version, own=own)
         await self._run(request, headers, Trigger.HTTP, http)
 
     async def _authorise(self, request: _Request, target: Target, namespace: str, presented: bytes | None) -> bool:
@@ -285,27 +219,16 @@ class Invocations:
             hint = await self._catalog.hint(namespace, name) if grant.may_read else ""
             raise NotFound(error.message + hint) from error
 
-    def _split(self, segment: bytes) -> tuple[str, str, str]:
-        """``hello.tenant@3`` to ``("tenant", "hello", "3")``; remembered, since callers repeat themselves."""
-        left, _, qualifier = unquote(segment.decode("latin-1")).partition("@")
-        name, _, namespace = left.partition(".")
-        parts = (namespace or "default", name, "" if qualifier == "latest" else qualifier)
-        if len(segment) <= 200:
-            if len(self._segments) >= SEGMENTS_MAX:
-                self._segments.clear()
-            self._segments[segment] = parts
-        return parts
-
     # -- the call -------------------------------------------------------------------------------------------------
 
     async def _run(self, request: _Request, headers: HeaderMap, trigger: Trigger, http: HttpRequest | None) -> None:
         declared = headers.get(b"content-length")
         if declared is not None:
-            if len(declared) > 6 or not declared.isdigit() or int(declared) > self.bytes_max:
-                body.check_declared(declared, self.bytes_max)
-            payload = await body.read(request.receive, self.bytes_max)
+            if len(declared) > 6 or not declared.isdigit() or int(declared) > self._bytes_max:
+                body.check_declared(declared, self._bytes_max)
+            payload = await body.read(request.receive, self._bytes_max)
         elif b"transfer-encoding" in headers:
-            payload = await body.read(request.receive, self.bytes_max)
+            payload = await body.read(request.receive, self._bytes_max)
         else:
             payload = b""
         request.body_done()

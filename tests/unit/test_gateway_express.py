@@ -317,6 +317,87 @@ async def test_other_routes_of_the_same_connection_work() -> None:
         assert (await caller.ask(request(b"{}", path="/fn/open/x"))).status == 200
 
 
+# -- the HTTP trigger -------------------------------------------------------------------------------------------------
+
+OPEN = make_version("open", http=Http(public=True))
+
+
+async def warm_open(*versions: FunctionVersion) -> tuple[Bench, Caller]:
+    bench = make_bench(*(versions or (OPEN,)))
+    caller = Caller(bench)
+    for version in versions or (OPEN,):
+        assert (await caller.ask(request(b"{}", path=f"/fn/{version.name}"))).status == 200
+    bench.invoker.calls.clear()
+    return bench, caller
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/fn/open", "/fn/open/", "/fn/open/a/b?x=1&y=2", "/fn/open.default@1/%C3%A4?q=%20"])
+async def test_a_public_function_hears_the_same_either_way(method: str, path: str) -> None:
+    bench, caller = await warm_open()
+    body = b"" if method in ("GET", "DELETE") else BODY
+    for more in ("", "", "Prefer: wait"):
+        head = ["Cookie: a=1; b=2", *([more] if more else [])]
+        await caller.ask(request(body, *head, path=path, method=method, key=""))
+    calls = [call for _, call in bench.invoker.calls]
+    assert len(short_calls(bench)) == (1 if "@" in path else 2), "the first look-up of a version is on the long way"
+    short, long = calls[-2].http, calls[-1].http
+    assert short is not None
+    assert long is not None
+    assert [pair for pair in long.headers if pair[0] != "prefer"] == list(short.headers)
+    for name in ("method", "path", "raw_path", "query", "source_ip", "protocol"):
+        assert getattr(short, name) == getattr(long, name)
+    assert (calls[-2].trigger, calls[-2].key_id, calls[-2].payload) == ("http", "", body)
+
+
+async def test_a_private_function_needs_its_key_and_never_sees_it() -> None:
+    bench, caller = await warm_open(HELLO)
+    assert (await caller.ask(request(path="/fn/hello"))).status == 200
+    (_, call) = bench.invoker.calls[-1]
+    assert short_calls(bench) == [call.id]
+    assert call.http is not None
+    assert "authorization" not in dict(call.http.headers)
+    assert call.key_id == "k1"
+    assert (await caller.ask(request(path="/fn/hello", key=""))).status == 401
+    bench.keys.put("faas_elsewhere", "elsewhere", "invoke")
+    for _ in range(2):
+        assert (await caller.ask(request(path="/fn/hello", key="faas_elsewhere"))).status == 403
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(path="/fn/open"),  # a key where none is needed
+        request(path="/fn/open", key="", method="HEAD", body=b""),
+        request(path="/fn/open", key="", method="OPTIONS", body=b""),
+        request(BODY, "Origin: https://example.org", path="/fn/open", key=""),
+    ],
+)
+async def test_what_has_rules_of_its_own_goes_the_long_way(data: bytes) -> None:
+    bench, caller = await warm_open()
+    caller.send(data)
+    await asyncio.sleep(0.01)
+    assert len(bench.invoker.calls) == 1
+    assert short_calls(bench) == []
+
+
+async def test_a_method_that_is_not_allowed_is_refused() -> None:
+    bench, caller = await warm_open(make_version("open", http=Http(public=True, methods=("POST",))))
+    assert (await caller.ask(request(b"", path="/fn/open", method="GET", key=""))).status == 405
+    assert (await caller.ask(request(path="/fn/open", key=""))).status == 200
+    assert len(short_calls(bench)) == 1
+
+
+async def test_callers_at_two_addresses_are_told_apart_although_their_heads_are_alike() -> None:
+    bench, caller = await warm_open()
+    other = Caller(bench)
+    other.protocol._address = "192.0.2.7"
+    for each in (caller, other, caller, other):
+        await each.ask(request(path="/fn/open", key=""))
+    found = [call.http.source_ip for _, call in bench.invoker.calls if call.http is not None]
+    assert found == ["127.0.0.1", "192.0.2.7"] * 2
+
+
 # -- answers of every kind --------------------------------------------------------------------------------------------
 
 
