@@ -64,13 +64,17 @@ fi
 # site may have its own; where there are none, those inside uv.
 export UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv
 unset VIRTUAL_ENV
-sync() { "$uv" sync --frozen --quiet --python "$python" "$@"; }
+# Compiled at once: else the first `faas` of all does it, or, where its user may not write here, every one.
+sync() { "$uv" sync --frozen --quiet --compile-bytecode --python "$python" "$@"; }
+compile_own() { .venv/bin/python -m compileall -q faas runtimes; }
 with_system_certificates() { UV_NATIVE_TLS=true UV_SYSTEM_CERTS=true sync "$@"; }
 
 if [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ]; then
-    with_system_certificates "$@" 2>"$scratch/first" && exit 0
-    sync "$@" && exit 0
-    cat "$scratch/first" >&2
-    exit 1
+    if ! with_system_certificates "$@" 2>"$scratch/first" && ! sync "$@"; then
+        cat "$scratch/first" >&2
+        exit 1
+    fi
+else
+    sync "$@"
 fi
-sync "$@"
+compile_own

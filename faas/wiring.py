@@ -38,6 +38,7 @@ from faas.packaging import bundle, layers
 from faas.packaging.content import ContentStore
 from faas.pool.entities import PoolConfig
 from faas.settings import Settings
+from faas.stores.access import Access, admin_key
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.flusher import Flusher
 from faas.stores.journal import Journal
@@ -62,7 +63,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node that serves says of itself. ``key`` is the admin key where this start made it, else ""."""
+    """What a node that serves says of itself. ``key`` is what its user gets in with, "" where they have none."""
 
     url: str
     key: str
@@ -80,8 +81,10 @@ class Identity:
     secret: bytes
 
 
-async def serve(settings: Settings, on_ready: Callable[[NodeInfo], Awaitable[None]], say: Say) -> None:
+async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo], Awaitable[None]], say: Say) -> None:
     """Run a node until cancelled. ``on_ready`` is called once it answers; what it raises ends the node.
+
+    ``access`` is how this node's user gets in.
 
     Raises ``FaasError`` or ``OSError`` when it can't come up.
     """
@@ -93,7 +96,7 @@ async def serve(settings: Settings, on_ready: Callable[[NodeInfo], Awaitable[Non
         clock = SystemClock()
         client = store.client
         registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
-        key = await _admin_key(settings.home, keys, ours=store.embedded is not None)
+        key = await admin_key(keys, access, ours=store.embedded is not None, say=say)
         ledger = RedisLedger(client, record_ms=settings.record_retention_ms, raw_ms=settings.record_retention_ms)
         logs = RedisLogSink(client, clock, stream_lines_max=settings.log_lines)
         await stack.enter_async_context(_running(logs.run(), logs.close))
@@ -189,25 +192,6 @@ def _identity(home: Path) -> Identity:
     if len(lines) != 2:
         raise StoreUnavailable(f"{path} is damaged; remove it, and the node makes itself a new identity")
     return Identity(lines[0], bytes.fromhex(lines[1]))
-
-
-async def _admin_key(home: Path, keys: RedisKeyStore, *, ours: bool) -> str:
-    """The admin key of this node's user, kept in FAAS_HOME; "" when the store's admin key is somebody else's.
-
-    The store knows only a digest, so a key whose file was lost is replaced where the store is ``ours``.
-    """
-    path = home / "admin.key"
-    if path.exists():
-        secret = path.read_text().strip()
-        if await keys.find(secret) is not None:
-            return secret
-    made = await keys.first()
-    if made is None and ours:
-        made = await keys.create("*", ("admin",))
-    if made is None:
-        return ""
-    _write_private(path, made[1] + "\n")
-    return made[1]
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -3,111 +3,71 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from faas.cli import out
-from faas.cli.client import Node, connect, escape, manifest_line, problem_as_error
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import Node, escape, manifest_line, problem_as_error
 from faas.cli.out import CliError
+from faas.cli.verb import argument, json_option, on_node, option, verb
 
 Say = Callable[[str], None]
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_SETTINGS = "Settings of the function, over those in its file"
-_TRIGGERS = "Triggers and failures"
+setting = partial(option, section="Settings of the function, over those in its file")
+trigger = partial(option, section="Triggers and failures")
 
 
-def _setting(*names: str, metavar: str | None = None, help: str = "", panel: str = _SETTINGS) -> Any:  # noqa: A002
-    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel)
+@verb(
+    "faas deploy hello.py",
+    "faas deploy thumbnail.py --memory 512MB --env SIZE=256",
+    "faas deploy report/ --name monthly-report --cron '0 6 1 * *'",
+)
+@argument("path", type=click.Path(path_type=Path), help="A Python file, or a directory.")
+@setting("--name", metavar="NAME", help="Default: what the file says, else its name.")
+@setting("--handler", metavar="NAME", help="Default: handler, else app, else main.")
+@setting("--memory", metavar="SIZE", help="Per instance: 64MB to 10GB. Default 128MB.")
+@setting("--timeout", metavar="TIME", help="10ms to 15m. Default 30s.")
+@setting("--concurrency", metavar="N", type=int, help="Calls at once in one instance. Default 1.")
+@setting("--min-instances", metavar="N", type=int, help="Kept warm. Default 0.")
+@setting("--max-instances", metavar="N", type=int, help="More are never started. Default 100.")
+@setting("--network", metavar="none|egress", help="Way out of the sandbox. Default none.")
+@setting("--keep-alive", metavar="auto|TIME", help="How long it stays warm when idle.")
+@setting("--idempotency", metavar="TIME", help="How long an Idempotency-Key replays.")
+@setting("--env", "-e", metavar="K=V", multiple=True, help="Repeatable; added to those in the file.")
+@setting("--secret", "secrets", metavar="NAME", multiple=True, help="Repeatable.")
+@setting(
+    "--dependency", "dependencies", metavar="PACKAGE", multiple=True, help="Repeatable; replaces those in the file."
+)
+@setting("--requires-python", metavar="RANGE", help="Such as '>=3.11'.")
+@setting("--entry", metavar="MODULE", help="In a directory: where to begin.")
+@setting("--runtime", metavar="NAME", help="There is python.")
+@trigger("--public/--no-public", default=None, help="HTTP without an API key.")
+@trigger("--method", "methods", metavar="METHOD", multiple=True, help="HTTP method it takes; repeatable.")
+@trigger("--cors-origin", "origins", metavar="ORIGIN", multiple=True, help="Repeatable.")
+@trigger("--queue", metavar="NAME|{TOML}", multiple=True, help="Repeatable.")
+@trigger("--cron", metavar="SCHEDULE|{TOML}", multiple=True, help="Repeatable.")
+@trigger("--retry-attempts", metavar="N", type=int, help="Of calls that nobody waits for.")
+@trigger("--retry-max-age", metavar="TIME", help="Tried no longer than this.")
+@trigger("--on-success", metavar="WHERE", help="Send results to queue:NAME, function:NAME or a URL.")
+@trigger("--on-failure", metavar="WHERE", help="Likewise what failed for good.")
+@json_option
+@on_node
+def deploy(node: Node, path: Path, as_json: bool, **flags: Any) -> None:
+    """Deploy a function: a Python file, or a directory.
 
-
-def deploy(
-    path: Annotated[Path, typer.Argument(help="A Python file, or a directory.")],
-    name: Annotated[str | None, _setting("--name", help="Default: what the file says, else its name.")] = None,
-    handler: Annotated[str | None, _setting("--handler", help="Default: handler, else app, else main.")] = None,
-    memory: Annotated[str | None, _setting("--memory", metavar="SIZE", help="Per instance: 64MB to 10GB.")] = None,
-    timeout: Annotated[str | None, _setting("--timeout", metavar="TIME", help="10ms to 15m, such as 30s.")] = None,
-    concurrency: Annotated[int | None, _setting("--concurrency", help="Calls at once in one instance.")] = None,
-    min_instances: Annotated[int | None, _setting("--min-instances", help="Kept warm.")] = None,
-    max_instances: Annotated[int | None, _setting("--max-instances", help="More are never started.")] = None,
-    network: Annotated[str | None, _setting("--network", metavar="none|egress", help="Way out of the sandbox.")] = None,
-    keep_alive: Annotated[
-        str | None, _setting("--keep-alive", metavar="auto|TIME", help="How long it stays warm when idle.")
-    ] = None,
-    idempotency: Annotated[
-        str | None, _setting("--idempotency", metavar="TIME", help="How long an Idempotency-Key replays.")
-    ] = None,
-    env: Annotated[list[str] | None, _setting("--env", "-e", metavar="K=V", help="Repeatable; added to env.")] = None,
-    secret: Annotated[list[str] | None, _setting("--secret", metavar="NAME", help="Repeatable.")] = None,
-    dependency: Annotated[
-        list[str] | None, _setting("--dependency", metavar="PACKAGE", help="Repeatable; replaces the file's.")
-    ] = None,
-    requires_python: Annotated[str | None, _setting("--requires-python", metavar="RANGE")] = None,
-    entry: Annotated[str | None, _setting("--entry", metavar="MODULE", help="In a directory: where to begin.")] = None,
-    runtime: Annotated[str | None, _setting("--runtime", help="There is python.")] = None,
-    public: Annotated[
-        bool | None, _setting("--public/--no-public", help="HTTP without an API key.", panel=_TRIGGERS)
-    ] = None,
-    method: Annotated[
-        list[str] | None, _setting("--method", help="HTTP method it takes; repeatable.", panel=_TRIGGERS)
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None, _setting("--cors-origin", metavar="ORIGIN", help="Repeatable.", panel=_TRIGGERS)
-    ] = None,
-    queue: Annotated[
-        list[str] | None, _setting("--queue", metavar="NAME|{TOML}", help="Repeatable.", panel=_TRIGGERS)
-    ] = None,
-    cron: Annotated[
-        list[str] | None, _setting("--cron", metavar="SCHEDULE|{TOML}", help="Repeatable.", panel=_TRIGGERS)
-    ] = None,
-    retry_attempts: Annotated[int | None, _setting("--retry-attempts", panel=_TRIGGERS)] = None,
-    retry_max_age: Annotated[str | None, _setting("--retry-max-age", metavar="TIME", panel=_TRIGGERS)] = None,
-    on_success: Annotated[
-        str | None, _setting("--on-success", metavar="WHERE", help="queue:NAME, function:NAME or URL.", panel=_TRIGGERS)
-    ] = None,
-    on_failure: Annotated[str | None, _setting("--on-failure", metavar="WHERE", panel=_TRIGGERS)] = None,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
-    """Deploy a function: a file, or a directory with faas.toml or pyproject.toml.
-
+    Its settings stand in the file itself (`faas init` writes one), or in faas.toml or pyproject.toml of the directory.
     Returns when the new version has loaded; until then, and when it fails to, the one before goes on serving.
     """
-    settings: dict[str, Any] = {
-        "name": name,
-        "handler": handler,
-        "memory": memory,
-        "timeout": timeout,
-        "concurrency": concurrency,
-        "min_instances": min_instances,
-        "max_instances": max_instances,
-        "network": network,
-        "keep_alive": keep_alive,
-        "idempotency": idempotency,
-        "env": variables(env) if env else None,
-        "secrets": secret,
-        "dependencies": dependency,
-        "requires-python": requires_python,
-        "entry": entry,
-        "runtime": runtime,
-        "http": given({"public": public, "methods": method, "cors": {"origins": cors_origin} if cors_origin else None}),
-        "queue": [inline("--queue", text, "name") for text in queue] if queue else None,
-        "cron": [inline("--cron", text, "schedule") for text in cron] if cron else None,
-        "retry": given({"attempts": retry_attempts, "max_age": retry_max_age}),
-        "on_success": on_success,
-        "on_failure": on_failure,
-    }
-    node = connect(url, key, namespace)
-    with out.timed() as took, out.Progress(f"packing {path}") as progress:
-        deployed = deploy_path(node, path, given(settings) or {}, progress.update)
+    settings = overrides(flags)
+    with out.timed() as took, out.Progress(f"packing {path}", quiet=as_json) as progress:
+        deployed = deploy_path(node, path, settings, progress.update)
     if as_json:
         out.emit_json({**deployed, "took_ms": round(took[0] * 1000)})
         return
@@ -115,12 +75,50 @@ def deploy(
         out.note(out.paint("warning: ", out.YELLOW, sys.stderr) + warning)
     out.say(f"{deployed['name']} version {deployed['version']} is ready ({out.milliseconds(round(took[0] * 1000))})")
     out.say(f"  url     {deployed['url']}" + ("" if deployed["public"] else "  (needs an API key)"))
-    out.say(f"  invoke  faas invoke {deployed['name']}")
+    out.say(f"  invoke  faas invoke {deployed['name']}{node.flag}")
 
 
-def given(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Without what was not given; None when nothing is left."""
-    return {name: value for name, value in settings.items() if value is not None} or None
+# Keys of the settings that a flag of the same name sets as it is.
+PLAIN: tuple[str, ...] = (
+    "name",
+    "handler",
+    "memory",
+    "timeout",
+    "concurrency",
+    "min_instances",
+    "max_instances",
+    "network",
+)
+PLAIN += ("keep_alive", "idempotency", "entry", "runtime", "on_success", "on_failure")
+
+
+def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags as settings, shaped as in a function's file; without what was not given.
+
+    >>> overrides({"memory": "1GB", "methods": ("GET",), "env": ("A=1",)})
+    {'memory': '1GB', 'env': {'A': '1'}, 'http': {'methods': ['GET']}}
+    """
+    flags = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
+    flag = flags.get
+    settings = {
+        **{name: flag(name) for name in PLAIN},
+        "env": variables(flag("env") or []),
+        "secrets": flag("secrets"),
+        "dependencies": flag("dependencies"),
+        "requires-python": flag("requires_python"),
+        "http": given(
+            {"public": flag("public"), "methods": flag("methods"), "cors": given({"origins": flag("origins")})}
+        ),
+        "queue": [inline("--queue", text, "name") for text in flag("queue") or []],
+        "cron": [inline("--cron", text, "schedule") for text in flag("cron") or []],
+        "retry": given({"attempts": flag("retry_attempts"), "max_age": flag("retry_max_age")}),
+    }
+    return given(settings)
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was not given: None, and lists and tables with nothing in them."""
+    return {name: value for name, value in settings.items() if value is not None and value != [] and value != {}}
 
 
 def variables(pairs: list[str]) -> dict[str, str]:
@@ -159,7 +157,7 @@ def deploy_path(node: Node, path: Path, settings: Mapping[str, Any], progress: S
     name = settings.get("name") or declared_name(path)
     archive = _packed(path)
     progress(f"sending {out.size(len(archive))}")
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": "application/x-ndjson"}
     body = _multipart(boundary, json.dumps(settings).encode(), archive)
     target = f"/v1/functions/{escape(str(name))}"
@@ -170,7 +168,7 @@ def deploy_path(node: Node, path: Path, settings: Mapping[str, Any], progress: S
                 if "result" in event:
                     return dict(event["result"])
                 if "error" in event:
-                    raise problem_as_error(event["error"], int(event.get("status", 500)), node)
+                    raise problem_as_error(event["error"], int(event.get("status", 500)), node, target)
                 progress(str(event.get("progress", "")))
     except CliError as error:
         raise placed(error, path) from error
@@ -185,7 +183,7 @@ def _packed(path: Path) -> bytes:
         return pack(path)
     except InvalidManifest as error:
         lines = [manifest_line({"key": p.key, "message": p.message, "line": p.line}, str(path)) for p in error.problems]
-        raise CliError("this cannot be packed", "\n".join(lines)) from error
+        raise CliError(f"{path} cannot be deployed", "\n".join(lines)) from error
     except FaasError as error:
         raise CliError(error.message) from error
 
@@ -214,7 +212,7 @@ def placed(error: CliError, path: Path) -> CliError:
     where = str(path / inside if inside and path.is_dir() else path)
     lines = [manifest_line(entry, where if entry.get("line") else "") for entry in problem["errors"]]
     trace = str(problem.get("traceback") or "").rstrip()
-    return CliError(error.what, "\n".join([*lines, *trace.splitlines()]), error.do, problem)
+    return CliError(f"{path} cannot be deployed", "\n".join([*lines, *trace.splitlines()]), error.do, problem)
 
 
 # -- the name -------------------------------------------------------------------------------------------------------
@@ -234,7 +232,7 @@ def declared_name(path: Path) -> str:
                 return name
             where = str(path / document.file if path.is_dir() else path)
             entry = {"line": document.lines.get(("name",)), "key": "name", "message": f"{name!r} {_RULE}"}
-            raise CliError("the function's settings are not valid", manifest_line(entry, where))
+            raise CliError(f"{path} cannot be deployed", manifest_line(entry, where), "mend this and deploy again")
     name = default_name(path)
     if not NAME.fullmatch(name) and path.exists():
         raise CliError(f"{name!r}, from {path}, {_RULE}", "", f"name it: faas deploy {path} --name my-function")
@@ -264,13 +262,3 @@ def _documents(path: Path) -> list[Any]:
     if project is not None:
         return [project]
     return [document.from_script(text(file), file.name) for file in sorted(path.glob("*.py"))]
-
-
-def register(app: typer.Typer) -> None:
-    app.command(
-        epilog=example(
-            "faas deploy hello.py",
-            "faas deploy thumbnail.py --memory 512MB --env SIZE=256",
-            "faas deploy report/ --name monthly-report --cron '0 6 1 * *'",
-        )
-    )(deploy)

@@ -6,10 +6,8 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 
-import typer
-
 from faas.cli import out
-from faas.cli.options import Json, example
+from faas.cli.verb import json_option, verb
 
 MARKS = {"ok": out.GREEN, "warn": out.YELLOW, "fail": out.RED}
 
@@ -24,7 +22,9 @@ class Check:
     do: str = ""
 
 
-def doctor(as_json: Json = False) -> None:
+@verb("faas doctor", "faas doctor --json")
+@json_option
+def doctor(as_json: bool) -> None:
     """Show every setting and check what a node needs.
 
     The exit code is 1 when something would stop a node.
@@ -32,7 +32,7 @@ def doctor(as_json: Json = False) -> None:
     from faas import settings as settings_module
     from faas.cli import checks
 
-    with out.Progress("looking around"):
+    with out.Progress("looking around", quiet=as_json):
         table: list[dict[str, str]] = []
         try:
             settings, sources = settings_module.load()
@@ -69,7 +69,3 @@ def show(found: list[Check]) -> None:
     bad = [state for state in ("fail", "warn") for check in found if check.state == state]
     counted = [f"{bad.count(state)} {state}" for state in ("fail", "warn") if state in bad]
     out.say("\n" + (", ".join(counted) if counted else "all is well; start a node with: faas up"))
-
-
-def register(app: typer.Typer) -> None:
-    app.command(epilog=example("faas doctor", "faas doctor --json"))(doctor)

@@ -6,30 +6,31 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from faas.cli import out
-from faas.cli.client import Node, connect, escape
+from faas.cli.client import Node, escape
 from faas.cli.invocations import invocation_line
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.verb import argument, json_option, on_node, verb
 
 RECENT = 5
 VERSIONS = 5
-Name = Annotated[str, typer.Argument(help="The function.")]
+name_argument = argument("name", help="The function.")
 
 
-def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+@verb("faas ls", "faas ls --json")
+@json_option
+@on_node
+def ls(node: Node, as_json: bool) -> None:
     """List functions."""
-    node = connect(url, key, namespace)
-    with out.Progress("asking the node"):
+    with out.Progress("asking the node", quiet=as_json):
         functions = node.call("GET", "/v1/functions")["functions"]
     if as_json:
         out.emit_json(functions)
         return
     if not functions:
-        out.note("no functions yet; write one with: faas init hello")
+        where = f" in the namespace {node.namespace}" if node.flag else ""
+        out.note(f"no functions{where} yet; write one with: faas init hello")
         return
     now_s = time.time()
     rows = [
@@ -51,10 +52,16 @@ def summary(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()) if count) or "zero"
 
 
-def show(name: Name, as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
-    """Show a function: settings, versions, what is warm and why, recent invocations."""
-    node = connect(url, key, namespace)
-    with out.Progress("asking the node"):
+@verb("faas show hello")
+@name_argument
+@json_option
+@on_node
+def show(node: Node, name: str, as_json: bool) -> None:
+    """Show a function: settings, versions, what is warm and why.
+
+    And its latest invocations.
+    """
+    with out.Progress("asking the node", quiet=as_json):
         found = _look_up(node, name)
     if as_json:
         out.emit_json(found)
@@ -113,25 +120,24 @@ def sandbox_lines(sandboxes: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{sandbox['sandbox']}  version {sandbox['version']}  {sandbox['state'].lower()}: {sandbox['why']}"
         )
         counts = Counter((instance["state"].lower(), instance["why"]) for instance in sandbox["instances"])
-        lines += [f"  {count} {state}: {why}" for (state, why), count in counts.items()]
+        lines += [
+            f"  {count} {why if why.startswith(state) else f'{state}: {why}'}" for (state, why), count in counts.items()
+        ]
     return lines
 
 
-def rm(name: Name, as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+@verb("faas rm hello")
+@name_argument
+@json_option
+@on_node
+def rm(node: Node, name: str, as_json: bool) -> None:
     """Remove a function and its versions.
 
     Running calls end first; its usage stays on record.
     """
-    node = connect(url, key, namespace)
-    with out.Progress(f"removing {name}"):
+    with out.Progress(f"removing {name}", quiet=as_json):
         node.call("DELETE", f"/v1/functions/{escape(name)}", timeout_s=None)
     if as_json:
         out.emit_json({"name": name, "removed": True})
         return
     out.say(f"removed {name}")
-
-
-def register(app: typer.Typer) -> None:
-    app.command(epilog=example("faas ls", "faas ls --json"))(ls)
-    app.command(epilog=example("faas show hello"))(show)
-    app.command(epilog=example("faas rm hello"))(rm)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from faas.cli import out
-from faas.cli.options import Json, example
 from faas.cli.out import CliError
+from faas.cli.verb import argument, json_option, verb
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
@@ -46,11 +43,11 @@ def template(name: str, file: str) -> str:
     return TEMPLATE.format(name=name, file=file)
 
 
-def init(
-    name: Annotated[str, typer.Argument(help="Name of the function; the file is NAME.py, with _ for -.")],
-    as_json: Json = False,
-) -> None:
-    """Write a small function to start from, NAME.py, into this directory."""
+@verb("faas init greet")
+@argument("name", help="Name of the function; the file is NAME.py, with _ for -.")
+@json_option
+def init(name: str, as_json: bool) -> None:
+    """Write a small function to start from, into NAME.py."""
     name = name.removesuffix(".py").replace("_", "-")
     if not NAME.fullmatch(name):
         raise CliError(
@@ -72,7 +69,3 @@ def init(
         return
     out.say(f"wrote {path}")
     out.say(f"next:  faas deploy {path}")
-
-
-def register(app: typer.Typer) -> None:
-    app.command(epilog=example("faas init greet"))(init)

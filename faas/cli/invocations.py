@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from faas.cli import out
-from faas.cli.client import connect, escape
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import Node, escape
+from faas.cli.verb import argument, json_option, on_node, option, verb
 
 
 def invocation_line(record: Mapping[str, Any]) -> str:
@@ -28,17 +28,22 @@ def invocation_line(record: Mapping[str, Any]) -> str:
     return "  ".join(parts).rstrip()
 
 
-def invocations(
-    name: Annotated[str, typer.Argument(help="The function.")],
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")] = 20,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
+@verb("faas invocations hello -n 5")
+@argument("name", help="The function.")
+@option(
+    "--limit",
+    "-n",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="How many, newest first.",
+)
+@json_option
+@on_node
+def invocations(node: Node, name: str, limit: int, as_json: bool) -> None:
     """List the recent invocations of a function, newest first."""
-    node = connect(url, key, namespace)
-    with out.Progress("asking the node"):
+    with out.Progress("asking the node", quiet=as_json):
         path = f"/v1/functions/{escape(name)}/invocations"
         records = node.call("GET", path, query={"limit": str(limit)})["invocations"]
     if as_json:
@@ -50,16 +55,13 @@ def invocations(
         out.say(invocation_line(record))
 
 
-def invocation(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `faas invoke -v` and the logs say.")],  # noqa: A002
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
-    """Show one invocation: how it started, how long each phase took, what it used, why it failed."""
-    node = connect(url, key, namespace)
-    with out.Progress("asking the node"):
+@verb("faas invocation 01936b2e4c1f7a3d8e5f60718293a4b5")
+@argument("id", help="As `faas invoke -v` and the logs say.")
+@json_option
+@on_node
+def invocation(node: Node, id: str, as_json: bool) -> None:  # noqa: A002
+    """Show one invocation: its times, what it used, why it failed."""
+    with out.Progress("asking the node", quiet=as_json):
         record = node.call("GET", f"/v1/invocations/{escape(id)}")
     if as_json:
         out.emit_json(record)
@@ -96,8 +98,3 @@ def describe(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _by_key(record: Mapping[str, Any]) -> str:
     return f", key {record['key_id']}" if record.get("key_id") else ""
-
-
-def register(app: typer.Typer) -> None:
-    app.command(epilog=example("faas invocations hello -n 5"))(invocations)
-    app.command(epilog=example("faas invocation 01936b2e4c1f7a3d8e5f60718293a4b5"))(invocation)

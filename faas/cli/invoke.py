@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import mimetypes
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from faas.cli import out
-from faas.cli.client import Response, connect, escape
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import ConnectionFailed, Node, Response, escape
 from faas.cli.out import CliError
+from faas.cli.verb import argument, json_option, on_node, option, verb
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
@@ -34,8 +30,7 @@ def read_data(data: str | None, content_type: str | None) -> tuple[bytes, str]:
             body = path.read_bytes()
         except OSError as error:
             raise CliError(f"cannot read {path}", error.strerror or "", code=2) from error
-        guessed = mimetypes.guess_type(path.name)[0]
-        return body, content_type or (JSON_TYPE if _is_json(body) else guessed or BYTES_TYPE)
+        return body, content_type or (JSON_TYPE if _is_json(body) else _guess_type(path))
     body = data.encode("utf-8", "surrogateescape")
     if content_type is None and not _is_json(body):
         raise CliError(
@@ -45,6 +40,12 @@ def read_data(data: str | None, content_type: str | None) -> tuple[bytes, str]:
             code=2,
         )
     return body, content_type or JSON_TYPE
+
+
+def _guess_type(path: Path) -> str:
+    import mimetypes
+
+    return mimetypes.guess_type(path.name)[0] or BYTES_TYPE
 
 
 def _is_json(data: bytes) -> bool:
@@ -106,47 +107,44 @@ def _result(response: Response) -> dict[str, Any]:
         return {"result": json.loads(body)}
     if content_type.startswith("text/"):
         return {"result": body.decode("utf-8", "replace")}
+    import base64
+
     return {"result_base64": base64.b64encode(body).decode()}
 
 
-def invoke(
-    name: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="The function.")],
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", metavar="JSON|@FILE|-", help="The event; {} without it.")
-    ] = None,
-    content_type: Annotated[
-        str | None, typer.Option("--content-type", metavar="TYPE", help="Anything but JSON arrives as bytes.")
-    ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say how it started, how long it took and what was billed.")
-    ] = False,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
+def _broken_off(error: ConnectionFailed, invocation_id: str | None) -> CliError:
+    """A result that began and did not end: the function failed in the middle of it, or the node went away."""
+    if invocation_id is None:
+        return error
+    return CliError("the result broke off before its end", error.why, f"see why: faas invocation {invocation_id}")
+
+
+@verb(
+    'faas invoke hello -d \'{"name": "Ada"}\'',
+    "faas invoke thumbnail -d @photo.jpg > small.jpg",
+    "curl -s https://example.com/data.json | faas invoke report -d -",
+)
+@argument("name", metavar="NAME[@VERSION]", help="The function.")
+@option("--data", "-d", metavar="JSON|@FILE|-", help="The event; {} without it.")
+@option("--content-type", metavar="TYPE", help="Anything but JSON arrives as bytes.")
+@option("--verbose", "-v", is_flag=True, help="Say how it started, how long it took and what was billed.")
+@json_option
+@on_node
+def invoke(node: Node, name: str, data: str | None, content_type: str | None, verbose: bool, as_json: bool) -> None:
     """Call a function and print its result, byte for byte."""
-    node = connect(url, key, namespace)
     body, body_type = read_data(data, content_type)
     path = f"/v1/functions/{escape(name)}/invocations"
     headers = {"Content-Type": body_type, "Accept": "*/*"}
-    waiting = out.Progress(f"waiting for {name}")
+    waiting = out.Progress(f"waiting for {name}", quiet=as_json)
     with waiting, node.stream("POST", path, body=body, headers=headers, timeout_s=None) as response:
         waiting.stop()
         found = facts(response.headers)
-        if as_json:
-            out.emit_json({**found, "status": response.status, **_result(response)})
-        else:
-            _write(response)
+        try:
+            if as_json:
+                out.emit_json({**found, "status": response.status, **_result(response)})
+            else:
+                _write(response)
+        except ConnectionFailed as error:
+            raise _broken_off(error, found["invocation_id"]) from error
     if verbose and not as_json:
         out.note(out.paint(facts_line(found), out.DIM, sys.stderr))
-
-
-def register(app: typer.Typer) -> None:
-    app.command(
-        epilog=example(
-            'faas invoke hello -d \'{"name": "Ada"}\'',
-            "faas invoke thumbnail -d @photo.jpg > small.jpg",
-            "curl -s https://example.com/data.json | faas invoke report -d -",
-        )
-    )(invoke)

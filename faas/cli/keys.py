@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from faas.cli import out
-from faas.cli.client import connect, escape
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import Node, escape
+from faas.cli.verb import argument, json_option, noun, on_node, option
 
-app = typer.Typer(help="API keys.", no_args_is_help=True)
+SCOPES = ("invoke", "read", "deploy", "admin")
+key = noun("API keys.")
 
 
-@app.command(
-    "create", epilog=example("faas key create --scope invoke", "faas key create --namespace team-a --scope deploy")
-)
-def create(
-    scope: Annotated[
-        list[str] | None, typer.Option(help="invoke, read, deploy or admin; repeatable. Without it, invoke and read.")
-    ] = None,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
+@key.verb("faas key create --scope invoke", "faas key create --namespace team-a --scope deploy")
+@option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Repeatable; without it, invoke and read.")
+@json_option
+@on_node
+def create(node: Node, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a key for one namespace. It is shown once and stored nowhere in clear."""
-    node = connect(url, key, namespace)
-    asked: dict[str, Any] = {"namespace": node.namespace, **({"scopes": scope} if scope else {})}
+    asked: dict[str, Any] = {"namespace": node.namespace, **({"scopes": scopes} if scopes else {})}
     made = node.call("POST", "/v1/keys", value=asked)
     if as_json:
         out.emit_json(made)
@@ -37,10 +30,12 @@ def create(
     out.note("keep it: it is not shown again; use it with FAAS_KEY or Authorization: Bearer")
 
 
-@app.command("ls", epilog=example("faas key ls"))
-def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+@key.verb("faas key ls")
+@json_option
+@on_node
+def ls(node: Node, as_json: bool) -> None:
     """List keys, without what they are."""
-    keys = connect(url, key, namespace).call("GET", "/v1/keys")["keys"]
+    keys = node.call("GET", "/v1/keys")["keys"]
     if as_json:
         out.emit_json(keys)
         return
@@ -48,21 +43,14 @@ def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Names
     out.table(["ID", "NAMESPACE", "SCOPES", "CREATED"], rows)
 
 
-@app.command("revoke", epilog=example("faas key revoke k1a2b3c4"))
-def revoke(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `faas key ls` shows.")],  # noqa: A002
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
+@key.verb("faas key revoke k1a2b3c4")
+@argument("id", help="As `faas key ls` shows.")
+@json_option
+@on_node
+def revoke(node: Node, id: str, as_json: bool) -> None:  # noqa: A002
     """Revoke a key: it stops working within seconds."""
-    connect(url, key, namespace).call("DELETE", f"/v1/keys/{escape(id)}")
+    node.call("DELETE", f"/v1/keys/{escape(id)}")
     if as_json:
         out.emit_json({"id": id, "revoked": True})
         return
     out.say(f"revoked {id}")
-
-
-def register(parent: typer.Typer) -> None:
-    parent.add_typer(app, name="key")

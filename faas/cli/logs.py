@@ -7,38 +7,45 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from faas.cli import out
-from faas.cli.client import ConnectionFailed, Node, connect, escape
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import ConnectionFailed, Node, escape
+from faas.cli.verb import argument, json_option, on_node, option, verb
 
 RECONNECT_S = 1.0
 STYLES = {"stderr": out.YELLOW, "WARNING": out.YELLOW, "ERROR": out.RED, "CRITICAL": out.RED, "platform": out.RED}
 SHORT_ID = 8  # ids begin with the time; it is their end that tells them apart
 
 
+@verb("faas logs hello", "faas logs hello -f --since 15m", "faas logs hello --json | jq .text")
+@argument("name", help="The function.")
+@option("--follow", "-f", is_flag=True, help="Go on as lines come, until Ctrl-C.")
+@option("--since", metavar="TIME", help="15m, 2h, a date, or an RFC 3339 time.")
+@option("--invocation", metavar="ID", help="Only what this invocation said.")
+@option(
+    "--lines",
+    "-n",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="The last so many.",
+)
+@json_option
+@on_node
 def logs(
-    name: Annotated[str, typer.Argument(help="The function.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, until Ctrl-C.")] = False,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="15m, 2h, a date, or an RFC 3339 time.")] = None,
-    invocation: Annotated[str | None, typer.Option(metavar="ID", help="Only what this invocation said.")] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="The last so many.")] = 100,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
+    node: Node, name: str, follow: bool, since: str | None, invocation: str | None, lines: int, as_json: bool
 ) -> None:
     """Show the log of a function.
 
     Times are local. With --json, one JSON object a line.
     """
-    node = connect(url, key, namespace)
     path = f"/v1/functions/{escape(name)}/logs"
     query = {"since": since, "invocation": invocation, "limit": str(lines)}
-    with out.Progress("asking the node"):
+    with out.Progress("asking the node", quiet=as_json):
         found = node.call("GET", path, query=query)["lines"]
     for line in found:
         _print(line, as_json)
@@ -46,7 +53,7 @@ def logs(
         for line in followed(node, path, {"invocation": invocation, "since": since}, found):
             _print(line, as_json)
     elif not found and not as_json:
-        out.note("nothing logged" + (" since then" if since else f"; call it: faas invoke {name}"))
+        out.note("nothing logged " + ("since then" if since else "so far"))
 
 
 def followed(
@@ -112,9 +119,3 @@ def _print(line: Mapping[str, Any], as_json: bool) -> None:
     stream = line["stream"]
     text = line["text"] if stream == "stdout" else f"{stream}: {line['text']}"
     out.say(f"{head}  {out.paint(text, STYLES[stream]) if stream in STYLES else text}")
-
-
-def register(app: typer.Typer) -> None:
-    app.command(
-        epilog=example("faas logs hello", "faas logs hello -f --since 15m", "faas logs hello --json | jq .text")
-    )(logs)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import typer
-
 from faas.cli import out
-from faas.cli.client import connect
+from faas.cli.client import Node
 from faas.cli.functions import summary
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.verb import json_option, noun, on_node
 
-app = typer.Typer(help="Nodes.", no_args_is_help=True)
+node = noun("Nodes: the processes that run functions.")
 
 
-@app.command("ls", epilog=example("faas node ls"))
-def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+@node.verb("faas node ls")
+@json_option
+@on_node
+def ls(target: Node, as_json: bool) -> None:
     """List nodes: engine, what runs, what waits."""
-    nodes = connect(url, key, namespace).call("GET", "/v1/nodes")["nodes"]
+    nodes = target.call("GET", "/v1/nodes")["nodes"]
     if as_json:
         out.emit_json(nodes)
         return
@@ -32,7 +32,3 @@ def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Names
         for entry in nodes
     ]
     out.table(["NAME", "STATE", "ENGINE", "INSTANCES", "SANDBOXES", "WAITING", "MEMORY"], rows, ["WAITING", "MEMORY"])
-
-
-def register(parent: typer.Typer) -> None:
-    parent.add_typer(app, name="node")

@@ -32,7 +32,7 @@ class CliError(Exception):
     ) -> None:
         super().__init__(what)
         self.what, self.why, self.do, self.code = what, why, do, code
-        self.problem = problem or {"title": what, "detail": why, "code": "client-error"}
+        self.problem = problem or {"title": what, "detail": why, "code": "usage-error" if code == 2 else "client-error"}
 
 
 def wants_colour(stream: IO[str]) -> bool:
@@ -113,7 +113,9 @@ def size(count: int) -> str:
 
 
 def milliseconds(ms: float) -> str:
-    """A duration for people, two or three digits: ``0.4 ms``, ``31 ms``, ``2.35 s``, ``10m``, ``7d``."""
+    """A duration for people, two or three digits: ``15 us``, ``0.4 ms``, ``31 ms``, ``2.35 s``, ``10m``, ``7d``."""
+    if 0 < ms < 0.1:
+        return f"{ms * 1000:.0f} us"
     if ms < 10:
         return f"{ms:.1f} ms" if ms % 1 else f"{ms:.0f} ms"
     if ms < 1000:
@@ -150,10 +152,12 @@ class Progress:
     """Says what is going on, on stderr, once it takes longer than half a second.
 
     On a terminal a spinner that goes away at the end; elsewhere one line per new text, so that a CI log shows it.
+    Nothing at all when ``quiet``: under ``--json`` what is on stderr is an error's JSON.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, quiet: bool = False) -> None:
         self._text = text
+        self._quiet = quiet
         self._lock = threading.Lock()
         self._shown = False
         self._ended = False
@@ -186,7 +190,8 @@ class Progress:
             self._status.start()
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        if not self._quiet:
+            self._timer.start()
         return self
 
     def stop(self) -> None:
@@ -200,8 +205,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        # Joined, so that no thread of ours outlives the verb; it holds the lock only while it draws.
-        self._timer.join()
+        if not self._quiet:
+            self._timer.join()  # so that no thread of ours outlives the verb; it holds the lock only while it draws
 
 
 @contextlib.contextmanager

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from faas.cli import out
-from faas.cli.client import connect
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import Node
 from faas.cli.out import CliError
+from faas.cli.verb import argument, json_option, noun, on_node, option
 
-app = typer.Typer(help="Runtimes: what functions run on.", no_args_is_help=True)
+runtime = noun("Runtimes: what functions run on.")
 
 
-@app.command("ls", epilog=example("faas runtime ls"))
-def ls(as_json: Json = False, url: Url = None, key: Key = None, namespace: Namespace = None) -> None:
+@runtime.verb("faas runtime ls")
+@json_option
+@on_node
+def ls(node: Node, as_json: bool) -> None:
     """List the runtimes of the node."""
-    runtimes = connect(url, key, namespace).call("GET", "/v1/runtimes")["runtimes"]
+    runtimes = node.call("GET", "/v1/runtimes")["runtimes"]
     if as_json:
         out.emit_json(runtimes)
         return
     out.table(["NAME", "VERSION"], [[entry["name"], entry["version"]] for entry in runtimes])
 
 
-@app.command("build", epilog=example("faas runtime build python", "faas runtime build python --force"))
-def build(
-    name: Annotated[str, typer.Argument(help="The runtime; there is python.")] = "python",
-    force: Annotated[bool, typer.Option("--force", help="Build even if the image is there.")] = False,
-    as_json: Json = False,
-) -> None:
+@runtime.verb("faas runtime build python", "faas runtime build python --force")
+@argument("name", default="python", help="The runtime; there is python.")
+@option("--force", is_flag=True, help="Build even if the image is there.")
+@json_option
+def build(name: str, force: bool, as_json: bool) -> None:
     """Build the container image of a runtime on this machine's Docker engine (no node is needed)."""
     if name != "python":
         raise CliError(f"there is no runtime {name!r}", "", "faas runtime build python", code=2)
-    with out.Progress(f"building the {name} runtime") as progress, out.timed() as took:
+    with out.Progress(f"building the {name} runtime", quiet=as_json) as progress, out.timed() as took:
         from faas.engines import image
         from faas.model.errors import EngineUnavailable
 
@@ -48,7 +45,3 @@ def build(
         return
     how = f"built in {out.milliseconds(took[0] * 1000)}" if built.fresh else "is up to date"
     out.say(f"{built.tag}  {out.size(built.size_bytes)}  {how}")
-
-
-def register(parent: typer.Typer) -> None:
-    parent.add_typer(app, name="runtime")

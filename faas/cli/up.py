@@ -17,13 +17,11 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from faas.cli import out
-from faas.cli.options import Json, example
 from faas.cli.out import CliError
+from faas.cli.verb import json_option, option, verb
 
 if TYPE_CHECKING:
     from faas.settings import Settings
@@ -32,15 +30,14 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def up(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [FAAS_HOST, default 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [FAAS_PORT, default 8080]")] = None,
-    engine: Annotated[
-        str | None, typer.Option(metavar="auto|docker|process", help="What makes sandboxes. [FAAS_ENGINE]")
-    ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Deploy the hello function, call it, say what it cost.")] = False,
-    as_json: Json = False,
-) -> None:
+@verb("faas up", "FAAS_PORT=0 faas up --demo")
+@option("--host", metavar="ADDRESS", help="Where to listen. [FAAS_HOST, default 127.0.0.1]")
+@option("--port", metavar="PORT", type=int, help="0 takes a free one. [FAAS_PORT, default 8080]")
+@option("--engine", metavar="auto|docker|process", help="What makes sandboxes. [FAAS_ENGINE, default auto]")
+@option("--demo", is_flag=True, help="Deploy the hello function, call it, say what it cost.")
+@option("--new-admin-key", is_flag=True, help="Make another admin key, though the store has one.")
+@json_option
+def up(host: str | None, port: int | None, engine: str | None, demo: bool, new_admin_key: bool, as_json: bool) -> None:
     """Run a node in the foreground until Ctrl-C.
 
     It prints `ready http://HOST:PORT engine=ENGINE` when it serves. Every setting is an environment variable or a
@@ -51,32 +48,39 @@ def up(
     say: Say = out.note if as_json else out.say
     prepare_home(settings.home)
     with only_node_of(settings.home):
-        sys.exit(_run(settings, demo, as_json, say))
+        sys.exit(_run(settings, demo, new_admin_key, as_json, say))
 
 
-def _run(settings: Settings, demo: bool, as_json: bool, say: Say) -> int:
+def _run(settings: Settings, demo: bool, new_admin_key: bool, as_json: bool, say: Say) -> int:
+    from faas.cli.client import DEFAULT_NAMESPACE, Node, read_client_file, write_client_file
+
+    written = read_client_file(settings.home)
+    namespace = written.get("namespace") or DEFAULT_NAMESPACE
+
+    def keep(key: str) -> None:
+        write_client_file(settings.home, written.get("url", ""), key, namespace)
 
     async def on_ready(info: NodeInfo) -> None:
-        from faas.cli.client import Node, read_client_file, write_client_file
-
-        key = info.key or read_client_file(settings.home).get("key", "")
-        write_client_file(settings.home, info.url, key)
+        key = info.key or written.get("key", "")
+        write_client_file(settings.home, info.url, key, namespace)
         say(f"engine {info.engine}: {info.isolation}" + (f" ({info.engine_reason})" if info.engine_reason else ""))
         if demo:
             import asyncio
 
             from faas.cli.demo import run_demo
 
-            await asyncio.to_thread(run_demo, Node(info.url, key, "default"), own_command(), say)
+            await asyncio.to_thread(run_demo, Node(info.url, key, DEFAULT_NAMESPACE), own_command(), say)
         if as_json:
             out.emit_json({"ready": True, "url": info.url, "engine": info.engine, "isolation": info.isolation})
         else:
             out.say(f"ready {info.url} engine={info.engine}")
 
+    from faas.stores.access import Access
     from faas.wiring import serve
 
     raise_descriptor_limit()
-    return run_until_signalled(serve(settings, on_ready, say), say, settings.drain_timeout_ms)
+    access = Access(written.get("key", ""), keep, anew=new_admin_key)
+    return run_until_signalled(serve(settings, access, on_ready, say), say, settings.drain_timeout_ms)
 
 
 def raise_descriptor_limit() -> None:
@@ -206,7 +210,3 @@ async def _supervise(serving: Coroutine[Any, Any, None], say: Say, drain_timeout
     if not task.cancelled():
         task.result()
     return signals > 0
-
-
-def register(app: typer.Typer) -> None:
-    app.command(epilog=example("faas up", "FAAS_PORT=0 faas up --demo"))(up)

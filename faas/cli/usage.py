@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from faas.cli import out
-from faas.cli.client import connect
-from faas.cli.options import Json, Key, Namespace, Url, example
+from faas.cli.client import Node
+from faas.cli.verb import json_option, on_node, option, verb
+
+FORMATS = ("table", "json", "csv")
+BY = "Any of namespace, function, version, key, trigger, hour, day, month."
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-def usage(
-    start: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="A date, a month, 7d; without it, this month.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Without it, now.")] = None,
-    by: Annotated[
-        str, typer.Option(help="Any of namespace, function, version, key, trigger, hour, day, month.")
-    ] = "function",
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
-    as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    namespace: Namespace = None,
-) -> None:
+@verb("faas usage", "faas usage --from 7d --by function,day", "faas usage --from 2025-01 --format csv")
+@option("--from", "start", metavar="TIME", help="A date, a month, 7d; without it, this month.")
+@option("--to", "end", metavar="TIME", help="Without it, now.")
+@option("--by", metavar="LABELS", default="function", show_default=True, help=BY)
+@option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it.")
+@json_option
+@on_node
+def usage(node: Node, start: str | None, end: str | None, by: str, form: str, as_json: bool) -> None:
     """Show what was used: calls, billed time and memory-time. Times are UTC."""
-    node = connect(url, key, namespace)
-    with out.Progress("adding up"):
+    with out.Progress("adding up", quiet=as_json):
         report = node.call("GET", "/v1/usage", query={"from": start, "to": end, "by": by})
-    if as_json or form is Format.JSON:
+    if as_json or form == "json":
         out.emit_json(report)
-    elif form is Format.CSV:
+    elif form == "csv":
         _csv(report)
     else:
         _table(report)
@@ -49,6 +37,8 @@ def usage(
 
 def _csv(report: Mapping[str, Any]) -> None:
     """Every sum the node gives, as integers; labels first (RFC 4180)."""
+    import csv
+
     labels: Sequence[str] = report["by"]
     sums = [name for name in report["totals"] if name not in labels]
     writer = csv.writer(sys.stdout)
@@ -77,11 +67,5 @@ def _cells(sums: Mapping[str, Any]) -> list[str]:
         out.milliseconds(sums.get("cpu_ns", 0) / out.NS_PER_MS),
         out.size(sums.get("bytes_out", 0)),
         f"{sums.get('billed_ms', 0)} ms",
-        str(sums.get("gb_seconds", "0")),
+        f"{sums.get('mb_ms', 0) / out.MB_MS_PER_GB_SECOND:.6f}",
     ]
-
-
-def register(app: typer.Typer) -> None:
-    app.command(
-        epilog=example("faas usage", "faas usage --from 7d --by function,day", "faas usage --from 2025-01 --format csv")
-    )(usage)

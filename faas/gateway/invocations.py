@@ -25,6 +25,7 @@ from faas.gateway import body, cors
 from faas.gateway.answers import NO_BODY, Answers, facts
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
+from faas.gateway.cut import cut
 from faas.gateway.headers import Headers, trace_parent
 from faas.gateway.plain import Names, Plain, PlainCalls, http_request
 from faas.gateway.problems import log, problem
@@ -299,7 +300,10 @@ class Invocations:
     async def _refuse(self, request: _Request, error: Exception) -> None:
         """Answer with a problem, or, when the answer has begun, end the connection short and log why."""
         if request.started:
-            log.warning("a streamed response ended early: %s", error)
+            called = f"{request.target.version.namespace}/{request.target.version.name}" if request.target else "?"
+            call_id = request.call.id if request.call else "?"
+            log.warning("the streamed response of %s, invocation %s, broke off: %s", called, call_id, error)
+            cut(request.send)
             return
         grant = request.grant
         made = problem(

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from faas.model.errors import InvalidRequest, PayloadTooLarge
 from faas.packaging.archive import FILES_MAX, UNPACKED_BYTES_MAX, Member, clean_name, write
 from faas.packaging.sizes import format_size_bytes
@@ -49,6 +47,8 @@ def default_name(path: Path) -> str:
 
 
 def _walk(root: Path) -> Iterator[Member]:
+    from pathspec import GitIgnoreSpec  # only here: a file alone, the common case, need not wait for it to load
+
     ignore_file = root / _IGNORE_FILE
     listed = ignore_file.read_text().splitlines() if ignore_file.is_file() else []
     try:

@@ -41,17 +41,22 @@ class RedisKeyStore:
         self._create = script(client, "create_key")
         self._revoke = script(client, "revoke_key")
 
-    async def first(self) -> tuple[ApiKey, str] | None:
-        """An admin key for every namespace, if no admin key exists; of nodes that start at once one gets it."""
-        return await self._store(EVERY_NAMESPACE, (ADMIN,), only_first=True)
+    async def first(self, secret: str = "") -> tuple[ApiKey, str] | None:
+        """An admin key for every namespace, if no admin key exists; of nodes that start at once one gets it.
 
-    async def create(self, namespace: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
-        made = await self._store(namespace, scopes, only_first=False)
+        ``secret``, here and in ``create``: one from ``new_secret`` that is written down already.
+        """
+        return await self._store(EVERY_NAMESPACE, (ADMIN,), secret, only_first=True)
+
+    async def create(self, namespace: str, scopes: Sequence[str], secret: str = "") -> tuple[ApiKey, str]:
+        made = await self._store(namespace, scopes, secret, only_first=False)
         assert made is not None
         return made
 
-    async def _store(self, namespace: str, scopes: Sequence[str], *, only_first: bool) -> tuple[ApiKey, str] | None:
-        key, secret = new_key(namespace, scopes, self._clock), new_secret()
+    async def _store(
+        self, namespace: str, scopes: Sequence[str], secret: str, *, only_first: bool
+    ) -> tuple[ApiKey, str] | None:
+        key, secret = new_key(namespace, scopes, self._clock), secret or new_secret()
         with edge():
             stored = await self._create(
                 keys=["faas:keys", "faas:keyids"],

@@ -87,7 +87,9 @@ def test_from_an_empty_directory_to_a_metered_answer_and_back(faas: Cli, node: N
     answer = node.fetch("/fn/my-first", params={"name": "Bob"})
     assert answer.json() == {"message": "Hello, Bob!"}
     assert "my-first" in faas("ls")
-    assert re.search(r"^instances  \S+  version 1  bound: .*\n +1 idle: ", faas("show", "my-first"), re.MULTILINE)
+    assert re.search(
+        r"^instances  \S+  version 1  bound: .*\n +1 idle, ends in ", faas("show", "my-first"), re.MULTILINE
+    )
     wait_until(lambda: "greeting Bob" in faas("logs", "my-first"), "the second call's log is there")
     node.settled()
     (row,) = [row for row in faas.json("usage")["rows"] if row["function"] == "my-first"]
@@ -187,6 +189,31 @@ def test_what_went_wrong_is_said_with_a_way_out(faas: Cli, greet: str) -> None:
     assert "not known here" in faas.fails("ls", "--key", "wrong")
     assert "the data is not JSON" in faas.fails("invoke", greet, "-d", "{", code=2)
     assert "Usage:" in faas.fails("invoke", code=2)
+
+
+BREAKS = """
+def handler(event, context):
+    yield "begun\\n"
+    raise RuntimeError("midway")
+"""
+
+
+def test_a_result_that_breaks_off_is_an_error_here_and_none_of_the_nodes(faas: Cli, node: Node) -> None:
+    (faas.cwd / "breaks.py").write_text(BREAKS)
+    faas("deploy", "breaks.py")
+    logged = len(node.log.read_text())
+    ran = faas.run("invoke", "breaks")
+    assert (ran.returncode, ran.stdout) == (1, b"begun\n")
+    assert "broke off" in ran.stderr.decode()
+    found = re.search(r"faas invocation (\w+)", ran.stderr.decode())
+    assert found
+    node.settled()
+    assert "RuntimeError: midway" in faas("invocation", found[1])
+    said = node.log.read_text()[logged:]
+    assert f"default/breaks, invocation {found[1]}, broke off: midway" in said
+    assert "ERROR" not in said
+    node.healthy()
+    faas("rm", "breaks")
 
 
 def test_bad_settings_come_with_file_and_line(faas: Cli) -> None:

@@ -46,7 +46,7 @@ def test_the_readmes_function_is_the_one_that_init_writes(tmp_path: Path) -> Non
 
 
 def test_the_readme_names_every_setting_and_verb() -> None:
-    from faas.cli.main import VERBS
+    from faas.cli.app import VERBS
     from faas.settings import NAMES
 
     readme = (ROOT / "README.md").read_text()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.valkeys import running_valkey
 from tests.e2e.node import FAAS, READY_S, STOP_S, Node
 from tests.e2e.processes import wait_until
 from tests.e2e.test_cli import Cli
@@ -148,6 +149,76 @@ def test_functions_are_there_again_after_a_restart(make_node: MakeNode, tmp_path
     faas("deploy", "kept.py")
     node.restart()
     assert json.loads(faas("invoke", "kept", "-d", '{"name": "again"}')) == {"message": "Hello, again!"}
+
+
+# -- the admin key ---------------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_in_one_place_and_stays_over_restarts(make_node: MakeNode, tmp_path: Path) -> None:
+    node = make_node()
+    node.start()
+    key = node.key
+    written = (node.home / "client.toml").read_text()
+    (node.home / "client.toml").write_text(written.replace('"default"', '"team-a"'))
+    node.restart()
+    assert node.key == key
+    assert 'namespace = "team-a"' in (node.home / "client.toml").read_text()
+    assert [each["scopes"] for each in Cli(node, tmp_path).json("key", "ls")] == [["admin"]]
+    holding = [path for path in node.home.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert holding == [node.home / "client.toml"]
+
+
+def test_who_loses_the_key_gets_another_and_is_told(make_node: MakeNode, tmp_path: Path) -> None:
+    node = make_node()
+    node.start()
+    lost = node.key
+    (node.home / "client.toml").unlink()
+    node.restart()
+    faas = Cli(node, tmp_path)
+    assert node.key != lost
+    assert "made another admin key" in node.said()
+    old = faas.json("key", "ls")[0]
+    faas("ls", "--key", lost)
+    faas("key", "revoke", old["id"])
+    assert "not known here" in faas.fails("ls", "--key", lost)
+    node.restart()
+    assert len(faas.json("key", "ls")) == 1
+
+
+def test_a_first_start_that_is_killed_locks_nobody_out(
+    make_node: MakeNode, up: Callable[..., Up], tmp_path: Path
+) -> None:
+    """At the moment the key is on disk: before or after the store has it, as it happens."""
+    node = make_node()
+    running = up(node)
+    wait_until((node.home / "client.toml").exists, "the key is on disk", READY_S)
+    running.process.kill()
+    running.end()
+    node.start()
+    assert [each["scopes"] for each in Cli(node, tmp_path).json("key", "ls")] == [["admin"]]
+
+
+def test_a_second_node_on_a_store_has_no_key_until_it_asks(
+    make_node: MakeNode, up: Callable[..., Up], tmp_path: Path
+) -> None:
+    with running_valkey() as url:
+        first, second = make_node(redis_url=url), make_node(redis_url=url)
+        first.start()
+        running = up(second)
+        running.until("ready ")
+        assert any("put it into yours, or start once with: faas up --new-admin-key" in line for line in running.lines)
+        faas = Cli(second, tmp_path)
+        assert "no key was given" in faas.fails("ls")
+        faas("ls", "--key", first.key)
+        running.process.terminate()
+        assert running.end()[0] == 0
+        running = up(second, "--new-admin-key")
+        running.until("ready ")
+        assert len(faas.json("key", "ls")) == 2
+        assert first.key != second.key
+        running.process.terminate()
+        assert running.end()[0] == 0
+        first.stop()
 
 
 SLOW = """

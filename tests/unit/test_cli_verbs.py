@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from faas.cli.main import VERBS, run
+from faas.cli.app import VERBS, run
 from tests.unit.fake_node import Answer, Asked, FakeNode, fake_node
 
 HELLO = {
@@ -122,19 +123,76 @@ def test_help_of_every_verb_has_an_example_and_json(verb: str, faas: Faas) -> No
     assert "\x1b" not in printed
 
 
-def test_help_lists_every_verb(faas: Faas) -> None:
+def test_help_lists_every_verb_in_a_whole_sentence(faas: Faas) -> None:
     code, printed, _ = faas("--help")
     assert code == 0
-    assert all(re.search(rf"\b{verb}\b", printed) for verb in VERBS)
+    lines = [re.findall(rf"^  {verb}  .*", printed, re.MULTILINE) for verb in VERBS]
+    assert [len(found) for found in lines] == [1] * len(VERBS)
+    assert all(found[0].endswith(".") and not found[0].endswith("...") for found in lines)
+
+
+def test_help_is_a_verb_too(faas: Faas) -> None:
+    assert faas("help") == faas("--help")
+    assert faas("help", "key", "create") == faas("key", "create", "--help")
+
+
+def test_the_commands_alone_say_how_to_go_on(faas: Faas) -> None:
+    code, printed, said = faas()
+    assert (code, printed) == (2, "")
+    assert "faas init hello" in said
+    assert "create" in faas("key")[2]
+
+
+def test_options_stand_in_sections_and_who_you_are_comes_last(faas: Faas) -> None:
+    printed = faas("deploy", "--help")[1]
+    titles = re.findall(r"^(\S.*):$", printed, re.MULTILINE)
+    assert titles == [
+        "Arguments",
+        "Settings of the function, over those in its file",
+        "Triggers and failures",
+        "Options",
+        "Which node, and who you are",
+        "Examples",
+    ]
+    assert printed.index("Which node") < printed.index("--namespace") < printed.index("Examples")
+
+
+def test_what_was_meant_is_guessed(faas: Faas) -> None:
+    assert "Did you mean 'ls'?" in faas("lst")[2]
+    assert "Did you mean '--follow'?" in faas("logs", "x", "--folow")[2]
+
+
+def test_a_slow_node_does_not_spoil_the_json_on_stderr(
+    node: FakeNode, faas: Faas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress is for people: a program finds the error and nothing else."""
+    (tmp_path / "f.py").write_text("")
+    monkeypatch.setattr("faas.cli.out.PROGRESS_AFTER_S", 0)
+
+    def slow(_: Asked) -> None:
+        time.sleep(0.05)
+
+    for route in ("GET /v1/functions", "PUT /v1/functions/f", CALL):
+        node.answers[route] = slow
+    for arguments in (["ls"], ["deploy", "f.py"], ["invoke", "hello"]):
+        assert len(faas(*arguments)[2].splitlines()) > 1
+        assert json.loads(faas(*arguments, "--json")[2])["code"] == "client-error"
+
+
+def test_a_mistake_in_the_usage_is_json_when_asked(faas: Faas) -> None:
+    code, printed, said = faas("usage", "--format", "xml", "--json")
+    assert (code, printed, json.loads(said)["code"]) == (2, "", "usage-error")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["lss"], ["ls", "--colour"], ["show"], ["usage", "--format", "xml"], ["invoke", "a", "b"]]
+    "arguments",
+    [["lss"], ["ls", "--colour"], ["show"], ["usage", "--format", "xml"], ["invoke", "a", "b"], ["key", "mk"]],
 )
 def test_a_mistake_in_the_usage_is_exit_code_2(arguments: list[str], faas: Faas) -> None:
     code, printed, said = faas(*arguments)
     assert (code, printed) == (2, "")
     assert "Usage: faas" in said
+    assert re.search(r"do: faas.* --help", said)
 
 
 def test_without_a_node_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch, node: FakeNode, faas: Faas) -> None:
@@ -233,47 +291,49 @@ def test_deploy_sends_file_and_flags_and_says_where_it_is(node: FakeNode, faas: 
     assert node.asked[-1].headers["accept"] == "application/x-ndjson"
 
 
+EVERY_SETTING = {
+    "name": "other",
+    "handler": "h",
+    "memory": "1GB",
+    "timeout": "5s",
+    "concurrency": 2,
+    "min_instances": 1,
+    "max_instances": 9,
+    "network": "egress",
+    "keep_alive": "5m",
+    "idempotency": "1h",
+    "secrets": ["S"],
+    "env": {"A": "1"},
+    "dependencies": ["numpy"],
+    "requires-python": ">=3.12",
+    "entry": "f",
+    "runtime": "python",
+    "http": {"public": False, "methods": ["GET"], "cors": {"origins": ["*"]}},
+    "queue": [{"name": "q"}],
+    "cron": [{"schedule": "*/5 * * * *"}, {"schedule": "0,30 * * * *", "timezone": "Europe/Berlin"}],
+    "retry": {"attempts": 2, "max_age": "1h"},
+    "on_success": "queue:a",
+    "on_failure": "function:b",
+}
+
+
 def test_every_setting_has_a_flag(node: FakeNode, faas: Faas, tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text("")
     node.answers["PUT /v1/functions/other"] = ndjson({"result": HELLO})
     written = """--name other --handler h --memory 1GB --timeout 5s --concurrency 2 --min-instances 1 --max-instances 9
-        --network egress --keep-alive 5m --idempotency 1h --secret S --dependency numpy --requires-python >=3.12
-        --entry f --runtime python --no-public --method GET --cors-origin * --queue q --retry-attempts 2
-        --retry-max-age 1h --on-success queue:a --on-failure function:b"""
+        --network egress --keep-alive 5m --idempotency 1h --env A=1 --secret S --dependency numpy
+        --requires-python >=3.12 --entry f --runtime python --no-public --method GET --cors-origin * --queue q
+        --retry-attempts 2 --retry-max-age 1h --on-success queue:a --on-failure function:b"""
     cron = '{ schedule = "0,30 * * * *", timezone = "Europe/Berlin" }'
     code, _, said = faas("deploy", "f.py", *written.split(), "--cron", "*/5 * * * *", "--cron", cron)
     assert code == 0, said
-    assert parts(node.asked[-1])[0] == {
-        "name": "other",
-        "handler": "h",
-        "memory": "1GB",
-        "timeout": "5s",
-        "concurrency": 2,
-        "min_instances": 1,
-        "max_instances": 9,
-        "network": "egress",
-        "keep_alive": "5m",
-        "idempotency": "1h",
-        "secrets": ["S"],
-        "dependencies": ["numpy"],
-        "requires-python": ">=3.12",
-        "entry": "f",
-        "runtime": "python",
-        "http": {"public": False, "methods": ["GET"], "cors": {"origins": ["*"]}},
-        "queue": [{"name": "q"}],
-        "cron": [{"schedule": "*/5 * * * *"}, {"schedule": "0,30 * * * *", "timezone": "Europe/Berlin"}],
-        "retry": {"attempts": 2, "max_age": "1h"},
-        "on_success": "queue:a",
-        "on_failure": "function:b",
-    }
+    assert parts(node.asked[-1])[0] == EVERY_SETTING
 
 
-def test_the_flags_cover_all_keys_the_node_knows() -> None:
+def test_these_are_all_the_settings_there_are() -> None:
     from faas.packaging.manifest import KEYS
 
-    source = (Path(__file__).parents[2] / "faas/cli/deploy.py").read_text()
-    missing = [key for key in KEYS if f'"{key}": ' not in source]
-    assert not missing
+    assert set(KEYS) <= EVERY_SETTING.keys()
 
 
 @pytest.mark.parametrize(
@@ -452,6 +512,54 @@ def test_errors_say_what_to_do(
     assert said in found[2]
 
 
+def test_a_result_that_breaks_off_is_no_success(node: FakeNode, faas: Faas) -> None:
+    headers = {"content-type": "application/json", "content-length": "100", **FACTS}
+    node.answers[CALL] = Answer(200, b'{"half":', headers)
+    for arguments in ([], ["--json"]):
+        code, printed, said = faas("invoke", "hello", *arguments)
+        assert (code, printed) == (1, "" if arguments else '{"half":')
+        assert "broke off" in said
+    assert f"faas invocation {'f' * 32}" in faas("invoke", "hello")[2]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "more"),
+    [(500, "function-error", {}), (502, "instance-crashed", {"exit": "code:3"}), (504, "timeout", {})],
+)
+def test_what_a_failed_call_printed_can_be_found(
+    status: int, code: str, more: dict[str, str], node: FakeNode, faas: Faas
+) -> None:
+    node.problem(CALL, status, code, "It ended (code:3).", invocation_id="abc", **more)
+    said = faas("invoke", "hello")[2]
+    assert "faas logs hello --invocation abc\n" in said
+    assert said.count("code:3") == 1
+    assert "faas logs hello --invocation abc -N team-a\n" in faas("invoke", "hello", "-N", "team-a")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "do"),
+    [
+        (["show", "f"], "GET /v1/functions/f", "faas ls"),
+        (["show", "f", "-N", "team-a"], "GET /v1/functions/f", "faas ls -N team-a"),
+        (["invoke", "f@9"], "POST /v1/functions/f@9/invocations", "faas show f"),
+        (["invocation", "i"], "GET /v1/invocations/i", "faas invocations NAME"),
+        (["key", "revoke", "k"], "DELETE /v1/keys/k", "faas key ls"),
+    ],
+)
+def test_where_to_look_for_what_is_not_there(
+    arguments: list[str], route: str, do: str, node: FakeNode, faas: Faas
+) -> None:
+    node.problem(route, 404, "not-found", "It is not there.")
+    assert faas(*arguments)[2].endswith(f": {do}\n")
+
+
+@pytest.mark.parametrize("arguments", [["show", ""], ["invoke", " "], ["key", "revoke", ""]])
+def test_an_empty_name_asks_for_nothing(arguments: list[str], node: FakeNode, faas: Faas) -> None:
+    code, _, said = faas(*arguments)
+    assert (code, node.asked) == (2, [])
+    assert "the name is empty" in said
+
+
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -478,6 +586,7 @@ def test_ls_prints_an_aligned_table(node: FakeNode, faas: Faas) -> None:
 def test_ls_of_nothing_says_how_to_begin(node: FakeNode, faas: Faas) -> None:
     node.answers["GET /v1/functions"] = {"functions": []}
     assert faas("ls") == (0, "", "no functions yet; write one with: faas init hello\n")
+    assert "in the namespace team-a" in faas("ls", "-N", "team-a")[2]
 
 
 def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
@@ -497,7 +606,7 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
         "needs pillow>=11",
         "and 2 more",
         "s1  version 3  bound: holds the instances",
-        "2 idle: idle, ends in 9 s",
+        "  2 idle, ends in 9 s",
         "KeyError",
     ):
         assert wanted in printed
@@ -592,7 +701,7 @@ def test_usage_as_table_csv_and_json(node: FakeNode, faas: Faas) -> None:
     assert node.asked[-1].query == {"from": "2025-01", "to": "2025-02", "by": "function,day"}
     rows = [re.split(r"  +", line) for line in printed.splitlines()]
     assert rows[0] == ["FUNCTION", "DAY", "CALLS", "ERRORS", "RUN", "CPU", "OUT", "BILLED", "GB-SECONDS"]
-    assert rows[1] == ["a", "2025-01-01", "2", "1", "7 ms", "0 ms", "0 B", "8 ms", "0.001"]
+    assert rows[1] == ["a", "2025-01-01", "2", "1", "7 ms", "0 ms", "0 B", "8 ms", "0.001000"]
     assert rows[3][:2] == ["total", "4"]
     csv_lines = faas("usage", "--format", "csv")[1].splitlines()
     assert csv_lines[0] == "function,day,invocations,errors,billed_ms,mb_ms,run_ns,gb_seconds"

@@ -471,7 +471,7 @@ async def test_a_stream_that_breaks_ends_the_answer_short(caplog: pytest.LogCapt
 
     got = await make_bench(PUBLIC, invoker=replying(stream=chunks())).call("GET", "/fn/hello")
     assert (got.status, got.body, got.complete, closed) == (200, b"a", False, [True])
-    assert "ended early" in caplog.text
+    assert "default/hello, invocation" in caplog.text
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
