@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +34,47 @@ class SandboxSpec:
     cpus: float = 0.0  # 0 = no limit of its own
 
 
-class Engine(Protocol):
+FULL_CORE_MB = 1769
+
+
+def cpu_share(memory_mb: int, instances: int = 1, cpus: float = 0.0) -> float:
+    """Processor cores that a sandbox is worth when all want to run at once: the ``share`` of ``Engine.resize``.
+
+    A full core per 1,769 MB (AWS Lambda, "Configure Lambda function memory"), or the ``cpus`` that the function asks
+    for, for each of its instances, and at least for one. It is a weight, not a limit: who runs alone gets all there is.
+
+    Example: 128 MB are 128 / 1769 = 0.0724 of a core, and ten such instances 0.724. One of them beside a sandbox of
+    1,769 MB, both wanting one and the same core, gets 0.0724 / 1.0724 = 6.7 % of it; ten get 42 %.
+    """
+    return max(instances, 1) * (cpus if cpus > 0 else memory_mb / FULL_CORE_MB)
+
+
+class Parking(Protocol):
+    """Stopping a sandbox without ending it. Who freezes it must thaw it: nothing else does, and a frozen sandbox says
+    nothing, not even that the node is gone (a starting node removes it with the other leftovers)."""
+
+    freezer: str  # how: direct (a write to its control group) | api (the engine is asked) | signal (SIGSTOP to each)
+
+    async def freeze(self, sandbox_id: str) -> None:
+        """Stop all its processes; returns when they have stopped, or when a later ``thaw`` came between.
+
+        Idempotent. When it fails or is cancelled the sandbox runs on.
+        """
+
+    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
+        """Let them go on: done when this returns None; else, where the engine must be asked, when that was awaited.
+
+        Idempotent. Raises for a sandbox that was never booted or was removed; may for one that has ended by itself.
+        """
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        """What the sandbox really holds now, frozen or not; 0 when it cannot be known.
+
+        0.2 ms, but up to a second where the engine must be asked.
+        """
+
+
+class Engine(Parking, Protocol):
     """Makes and removes sandboxes. The zygote inside dials ``node.sock`` by itself; nothing is polled.
 
     Raises ``EngineUnavailable`` with the engine's words and what to do.
@@ -50,14 +90,21 @@ class Engine(Protocol):
     async def boot(self, spec: SandboxSpec) -> None:
         """Start a sandbox; returns once it runs (its zygote may not have dialled yet)."""
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0) -> None:
-        """Set the sandbox's memory limit (and CPU limit, 0 = none); cheap where the node may write cgroup files."""
+    async def exited(self, sandbox_id: str) -> None:
+        """Return as soon as the sandbox has ended, by itself or by ``remove``; at once for one that is not there."""
+
+    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+        """Set its memory limit, its CPU limit in cores (0 = none) and its weight against the other sandboxes.
+
+        ``share`` is in cores, see ``cpu_share``; 0 = what it gives for ``memory_bytes`` and ``cpus``. Until then a
+        sandbox weighs one core. Cheap where the node may write control groups, frozen or not.
+        """
 
     def oom_kills(self, sandbox_id: str) -> int:
         """How often the kernel killed something in this sandbox for want of memory; 0 when it cannot be known."""
 
     async def remove(self, sandbox_id: str) -> None:
-        """Kill and remove, whatever state it is in; removing what is gone is no error."""
+        """Kill and remove, whatever state it is in, frozen too; removing what is gone is no error."""
 
     async def close(self) -> None:
         """Remove every sandbox this engine made and let go of connections."""

@@ -126,6 +126,22 @@ def command(
     return Command([*arguments, "--", *change, str(machine.python), *program], environment)
 
 
+def sentence(way: Way, *, own_user: bool, limited: bool, refused: Sequence[str]) -> str:
+    """What the chosen way keeps apart and what it does not, and why none better was taken."""
+    limits = "" if limited else "; no memory limit, for lack of a control group the node may write"
+    if way is Way.PLAIN:
+        user = "a user of its own" if own_user else "root" if os.geteuid() == 0 else "the node's user"
+        return (
+            f"NOT ISOLATED: every sandbox is a plain child process and runs as {user}{limits}; deploy only code"
+            f" you trust, or install bubblewrap or Docker ({'; '.join(dict.fromkeys(refused)) or 'as asked for'})"
+        )
+    user = "a user of its own" if way is Way.ROOT else "on this host the node's user: it can list the store"
+    return (
+        f"every sandbox is a set of namespaces made by bubblewrap: {user}, no capabilities, read-only files, no"
+        f" network{limits}; functions that ask for egress share this host's network"
+    )
+
+
 def _become(uid: int | None) -> list[str]:
     """Become ``uid``, and die with the parent: asked for again here, since a change of user takes that back."""
     setpriv = _tool("setpriv")

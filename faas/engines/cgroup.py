@@ -1,6 +1,8 @@
 """A sandbox's control group, read and written directly: 0.05 ms where asking an engine takes 16.
 
-Both layouts: v1 (one hierarchy per controller under /sys/fs/cgroup/memory, pids, cpu) and v2 (one for all).
+Three layouts: v2 (one hierarchy for all), v1 (one per controller: /sys/fs/cgroup/memory, pids, cpu, freezer), and v1
+with a v2 hierarchy beside it that limits nothing and yet can freeze ("hybrid"). Of two freezers v2's is taken: what it
+has frozen can still be killed, while under v1 the signal waits for the thaw.
 Everything here is small file I/O on a kernel file system, so it may run on the event loop.
 """
 
@@ -13,11 +15,34 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from faas.engines.freezer_file import FreezerFile, write
+
 ROOT = Path("/sys/fs/cgroup")
+HYBRID = "unified"  # where systemd and others mount the v2 hierarchy beside v1's
 CONTROLLERS = ("memory", "pids", "cpu")
+FREEZER = "freezer"  # a controller in v1; in v2 every group has one
 CPU_PERIOD_US = 100_000
+_CPU_QUOTA_US_MIN = 1000  # the kernel's
+_SHARES_PER_CORE, _SHARES_MIN, _SHARES_MAX = 1024, 2, 262_144  # v1; a group that nobody gave shares has 1024
+_WEIGHT_PER_CORE, _WEIGHT_MIN, _WEIGHT_MAX = 100, 1, 10_000  # v2; likewise 100
 _EMPTY_WAIT_S = 2.0
 _UNLIMITED = -1
+
+
+def cpu_weight(share: float, *, unified: bool) -> int:
+    """``cpu.weight`` (v2) or ``cpu.shares`` (v1) of a sandbox worth ``share`` cores (``faas.ports.cpu_share``).
+
+    One core is what the kernel gives a group by default, so a sandbox of one core weighs as much as a neighbour that
+    knows nothing of us: 1.0 -> 100 or 1024; 0.0724 (128 MB) -> 7 or 74; and never less than the kernel's least, 1 or 2.
+    """
+    if unified:
+        return min(max(round(share * _WEIGHT_PER_CORE), _WEIGHT_MIN), _WEIGHT_MAX)
+    return min(max(round(share * _SHARES_PER_CORE), _SHARES_MIN), _SHARES_MAX)
+
+
+def cpu_quota_us(cpus: float) -> int:
+    """Microseconds per ``CPU_PERIOD_US`` that ``cpus`` cores are, at least the kernel's least; 0 cores = no limit."""
+    return max(int(cpus * CPU_PERIOD_US), _CPU_QUOTA_US_MIN) if cpus > 0 else _UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +51,18 @@ class Cgroup:
 
     paths: dict[str, Path]
     unified: bool
+    may_limit: bool = True  # False: this process can only read it
+    freezer: FreezerFile | None = None  # if this process may write it, as far as its mode says
 
     @property
     def directories(self) -> list[Path]:
         return sorted(set(self.paths.values()))
 
-    def limit(self, memory_bytes: int, cpus: float = 0.0) -> None:
-        """Set the memory limit (no swap on top) and the CPU limit (0 = none). Raises ``OSError``."""
+    # -- limits -----------------------------------------------------------------------------------------------------
+
+    def limit(self, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+        """Set the memory limit (no swap on top), the CPU limit (0 = none) and weight (0 = as it is). ``OSError``."""
+        self._limit_cpu(cpus, share)
         memory = self.paths["memory"]
         if self.unified:
             _write(memory / "memory.max", memory_bytes)
@@ -40,14 +70,18 @@ class Cgroup:
                 _write(memory / "memory.swap.max", 0)
         else:
             self._limit_memory_v1(memory, memory_bytes)
+
+    def _limit_cpu(self, cpus: float, share: float) -> None:
         cpu = self.paths.get("cpu")
         if cpu is None:
             return
-        quota = int(cpus * CPU_PERIOD_US) if cpus > 0 else None
+        quota = cpu_quota_us(cpus)
+        if share > 0:
+            _write(cpu / ("cpu.weight" if self.unified else "cpu.shares"), cpu_weight(share, unified=self.unified))
         if self.unified:
-            _write(cpu / "cpu.max", f"{'max' if quota is None else quota} {CPU_PERIOD_US}")
+            _write(cpu / "cpu.max", f"{quota if quota > 0 else 'max'} {CPU_PERIOD_US}")
         else:
-            _write(cpu / "cpu.cfs_quota_us", _UNLIMITED if quota is None else quota)
+            _write(cpu / "cpu.cfs_quota_us", quota)
 
     def _limit_memory_v1(self, memory: Path, memory_bytes: int) -> None:
         # memory + swap may never be below memory, so the order depends on the direction
@@ -63,15 +97,28 @@ class Cgroup:
         if "pids" in self.paths:
             _write(self.paths["pids"] / "pids.max", pids_max)
 
-    def oom_kills(self) -> int:
-        """Processes the kernel has killed here for want of memory; 0 when it does not say or the group is gone."""
+    # -- what it holds ----------------------------------------------------------------------------------------------
+
+    def memory_bytes(self) -> int:
+        """What is charged to the group, the kernel's part too, less the file cache it would give back first.
+
+        That is what ``docker stats`` and the kubelet call used. 0 when the group is gone.
+        """
         memory = self.paths["memory"]
         try:
-            text = (memory / ("memory.events" if self.unified else "memory.oom_control")).read_text()
+            used = int((memory / ("memory.current" if self.unified else "memory.usage_in_bytes")).read_text())
+            counters = _counters(memory / "memory.stat")
         except OSError:
             return 0
-        counters = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
-        return int(counters.get("oom_kill", 0))
+        return max(used - counters["inactive_file" if self.unified else "total_inactive_file"], 0)
+
+    def oom_kills(self) -> int:
+        """Processes the kernel has killed here for want of memory; 0 when it does not say or the group is gone."""
+        try:
+            counters = _counters(self.paths["memory"] / ("memory.events" if self.unified else "memory.oom_control"))
+        except OSError:
+            return 0
+        return counters.get("oom_kill", 0)
 
     def processes(self) -> set[int]:
         found: set[int] = set()
@@ -80,16 +127,34 @@ class Cgroup:
                 found |= {int(line) for line in (directory / "cgroup.procs").read_text().split()}
         return found
 
+    # -- stopping and ending it -------------------------------------------------------------------------------------
+
     def kill(self) -> None:
-        """SIGKILL everything in the group; a fork bomb can't outrun it, since pids.max is already used up."""
+        """SIGKILL everything in the group; a fork bomb can't outrun it, since pids.max is already used up.
+
+        Frozen processes, too: v1's freezer keeps the signal from them, so they are thawed, and die of it at once.
+        """
+        if not self._kill_at_once():
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.freezer is not None:
+            with contextlib.suppress(OSError):
+                self.freezer.thaw()
+
+    def _kill_at_once(self) -> bool:
+        """By the kernel, where it has a file for that."""
         for directory in self.directories:
-            if (directory / "cgroup.kill").exists():
-                with contextlib.suppress(OSError):
-                    _write(directory / "cgroup.kill", 1)
-                return
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                _write(directory / "cgroup.kill", 1)
+                return True
+        return False
+
+    def kill_frozen(self) -> None:
+        """``kill``, if it is frozen or about to be: an engine that knows nothing of it would wait in vain."""
+        with contextlib.suppress(OSError):
+            if self.freezer is not None and self.freezer.is_asked():
+                self.kill()
 
     def remove(self, wait_s: float = _EMPTY_WAIT_S) -> bool:
         """Kill what is left and remove the group; blocks until it is empty, at most ``wait_s``. True when gone."""
@@ -113,31 +178,39 @@ def is_unified() -> bool:
     return (ROOT / "cgroup.controllers").exists()
 
 
-def of_process(pid: int, must_contain: str) -> Cgroup | None:
-    """The group of ``pid``, if this process may write it and its path contains ``must_contain``.
+def may_freeze() -> bool:
+    """Whether this process may use the kernel's freezer at all, as far as can be said without trying it on a group."""
+    base = _bases().get(FREEZER)
+    return base is not None and may_write(base)
 
-    The latter guards against a pid of another pid namespace (an engine in a virtual machine, a node in a container).
+
+def holds(pid: int, part: str) -> bool:
+    """Whether ``pid`` is a process whose group's path contains ``part``, a container's id say.
+
+    Guards against a number of another pid namespace: an engine in a virtual machine, a node in a container.
     """
-    try:
-        entries = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    paths: dict[str, Path] = {}
+    return bool(_memberships(pid, part))
+
+
+def of_process(pid: int, must_contain: str) -> Cgroup | None:
+    """The group of ``pid``, if its path contains ``must_contain`` (see ``holds``) and this process can read it.
+
+    An ordinary user who may use the engine sees what its containers hold, and has to ask the engine for all else.
+    """
+    members = _memberships(pid, must_contain)
     unified = is_unified()
-    for entry in entries:
-        _, controllers, path = entry.split(":", 2)
-        if must_contain not in path:
-            continue
-        for controller in CONTROLLERS:
-            if unified and not controllers:
-                paths[controller] = ROOT / path.lstrip("/")
-            elif not unified and controller in controllers.split(","):
-                paths[controller] = ROOT / controller / path.lstrip("/")
-    found = Cgroup(paths, unified)
+    if unified:
+        directory = ROOT / members.get("", "").lstrip("/")
+        paths = dict.fromkeys((*CONTROLLERS, FREEZER), directory) if "" in members else {}
+    else:
+        paths = {name: ROOT / name / members[name].lstrip("/") for name in (*CONTROLLERS, FREEZER) if name in members}
+        beside = ROOT / HYBRID / members.get("", "").lstrip("/")
+        if "" in members and (beside / "cgroup.freeze").exists():
+            paths[FREEZER] = beside
     limit = "memory.max" if unified else "memory.limit_in_bytes"
-    if "memory" not in paths or not os.access(paths["memory"] / limit, os.W_OK):
+    if "memory" not in paths or not os.access(paths["memory"] / limit, os.R_OK):
         return None
-    return found
+    return Cgroup(paths, unified, may_write(paths["memory"] / limit), _freezer(paths))
 
 
 def make(parent: str, name: str) -> Cgroup:
@@ -149,13 +222,18 @@ def make(parent: str, name: str) -> Cgroup:
         for above in (ROOT, directory.parent):
             _write(above / "cgroup.subtree_control", wanted)
         directory.mkdir()
-        return Cgroup(dict.fromkeys(CONTROLLERS, directory), unified=True)
+        paths = dict.fromkeys((*CONTROLLERS, FREEZER), directory)
+        return Cgroup(paths, unified=True, freezer=_freezer(paths))
     made: dict[str, Path] = {}
     try:
-        for controller in CONTROLLERS:
-            if (ROOT / controller).is_dir():
-                directory = ROOT / controller / parent / name
+        for controller, base in _bases().items():
+            directory = base / parent / name
+            try:
                 directory.mkdir(parents=True)
+            except OSError:
+                if controller != FREEZER:  # which can be done without
+                    raise
+            else:
                 made[controller] = directory
         if "memory" not in made:
             raise FileNotFoundError("there is no memory controller")
@@ -163,29 +241,64 @@ def make(parent: str, name: str) -> Cgroup:
         for directory in made.values():
             directory.rmdir()
         raise
-    return Cgroup(made, unified=False)
+    return Cgroup(made, unified=False, freezer=_freezer(made))
 
 
 def children(parent: str) -> dict[str, Cgroup]:
     """Groups under ``parent`` by name: what an earlier run made and did not remove."""
-    unified = is_unified()
-    bases = {controller: ROOT / parent if unified else ROOT / controller / parent for controller in CONTROLLERS}
     found: dict[str, dict[str, Path]] = {}
-    for controller, base in bases.items():
-        if base.is_dir():
-            for directory in base.iterdir():
+    for controller, base in _bases().items():
+        if (base / parent).is_dir():
+            for directory in (base / parent).iterdir():
                 if directory.is_dir():
                     found.setdefault(directory.name, {})[controller] = directory
-    return {name: Cgroup(paths, unified) for name, paths in found.items()}
+    return {name: Cgroup(paths, is_unified(), freezer=_freezer(paths)) for name, paths in found.items()}
 
 
 def remove_parent(parent: str) -> None:
     """Remove the empty parent group; leaves it when something is in it."""
-    bases = {ROOT / parent} if is_unified() else {ROOT / controller / parent for controller in CONTROLLERS}
-    for base in bases:
+    for base in set(_bases().values()):
         with contextlib.suppress(OSError):
-            base.rmdir()
+            (base / parent).rmdir()
+
+
+def _bases() -> dict[str, Path]:
+    """The root of each hierarchy that groups are made in, by controller."""
+    if is_unified():
+        return dict.fromkeys((*CONTROLLERS, FREEZER), ROOT)
+    bases = {name: ROOT / name for name in (*CONTROLLERS, FREEZER) if (ROOT / name).is_dir()}
+    if (ROOT / HYBRID / "cgroup.controllers").exists():
+        bases[FREEZER] = ROOT / HYBRID
+    return bases
+
+
+def _memberships(pid: int, part: str) -> dict[str, str]:
+    """Path of the process's group per v1 controller and, under "", in v2; only those that contain ``part``."""
+    try:
+        entries = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for entry in entries:
+        _, controllers, path = entry.split(":", 2)
+        if part in path:
+            found |= dict.fromkeys(controllers.split(","), path)
+    return found
+
+
+def may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def _freezer(paths: dict[str, Path]) -> FreezerFile | None:
+    file = FreezerFile.of(paths[FREEZER]) if FREEZER in paths else None
+    return file if file is not None and may_write(Path(file.asked)) else None
+
+
+def _counters(path: Path) -> dict[str, int]:
+    """A file of lines "name value"."""
+    return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}
 
 
 def _write(path: Path, value: int | str) -> None:
-    path.write_text(str(value))
+    write(path, str(value).encode())

@@ -9,36 +9,23 @@ removes what carries both of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import docker
-import docker.errors
-from docker.types import LogConfig, Ulimit
-
-from faas.engines import cgroup, image
+from faas.engines import cgroup, freezer, image, proc
+from faas.engines.containers import Containers, State, container_name
 from faas.engines.docker_client import connect, translated
 from faas.engines.egress import EgressNetwork
-from faas.engines.identity import (
-    ENVIRONMENT,
-    HOSTNAME,
-    OPEN_FILES_MAX,
-    PIDS_MAX,
-    SHM_BYTES,
-    SOCKET_MOUNT,
-    STORE_MOUNT,
-    TMP_BYTES,
-    ZYGOTE,
-    Uids,
-    hand_over,
-    home_hash,
-)
+from faas.engines.freezer import AskedFreezer, Freezer, GroupFreezer
+from faas.engines.identity import STORE_MOUNT, Uids, hand_over, home_hash
+from faas.engines.watch import Watch
 from faas.model.errors import EngineUnavailable
-from faas.ports import SandboxSpec
+from faas.ports import SandboxSpec, cpu_share
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,7 +33,8 @@ T = TypeVar("T")
 _THREADS = 8
 _AT_ONCE_MAX = 4  # boots and removals; more only queue up inside the engine
 _CALL_TIMEOUT_S = 60
-_LOG_LINES = 40
+_MB = 1024 * 1024
+_LOOK_AGAIN_S, _LOOK_AGAIN_S_MAX = 0.05, 2.0
 
 
 @dataclass(slots=True)
@@ -55,14 +43,20 @@ class _Sandbox:
     boot: asyncio.Task[None] | None = None
     removal: asyncio.Task[None] | None = None
     container: str = ""
+    pid: int = 0  # of its first process, if this node can see it
     group: cgroup.Cgroup | None = None
+    freezer: Freezer | None = None
+    watch: Watch | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class DockerEngine:
     """``faas.ports.Engine`` on the engine at ``DOCKER_HOST`` (a unix socket), default ``/var/run/docker.sock``.
 
     ``store`` is mounted read-only into every sandbox; ``oci_runtime`` names another runtime the engine knows, "runsc"
-    say; ``blocked`` are addresses that functions with egress must not reach; ``progress`` hears of image building.
+    say; ``blocked`` are addresses that functions with egress must not reach; ``progress`` hears of image building;
+    ``direct`` False leaves control groups and processes of containers alone and asks the engine for everything, as has
+    to be done where the node sees neither (it runs in a container itself, say), which is found out by itself.
     """
 
     name = "docker"
@@ -78,9 +72,11 @@ class DockerEngine:
         oci_runtime: str = "",
         blocked: tuple[str, ...] = (),
         progress: image.Progress = image.silent,
+        direct: bool = True,
     ) -> None:
         self._store = store
         self._oci_runtime = oci_runtime
+        self._direct = direct
         self._blocked = blocked
         self._progress = progress
         self._home = home_hash(home)
@@ -93,7 +89,8 @@ class DockerEngine:
         self._egress_lock = asyncio.Lock()
         self._limit = asyncio.Semaphore(_AT_ONCE_MAX)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
-        self._client: docker.APIClient | None = None
+        self._engine: Containers | None = None
+        self.freezer = freezer.DIRECT if direct and cgroup.may_freeze() else freezer.API  # each boot shows it again
         self.isolation = (
             "every sandbox is a container: own user, no capabilities, read-only root, default seccomp, no network"
             " unless the function asks for it" + (f", run by {oci_runtime}" if oci_runtime else "")
@@ -124,20 +121,60 @@ class DockerEngine:
             self._abandon(spec.id)
             raise
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0) -> None:
+    async def exited(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is None or not sandbox.container:
-            raise EngineUnavailable(f"there is no sandbox {sandbox_id} to resize")
-        if sandbox.group is not None:
+        if sandbox is None:
+            return
+        if sandbox.boot is not None and not sandbox.boot.done():
+            await asyncio.wait([sandbox.boot])
+        if sandbox.watch is not None:
+            await sandbox.watch.ended.wait()
+            return
+        pause_s = _LOOK_AGAIN_S  # nothing tells a node that can't see the process; most that end early do so at once
+        while sandbox.container and not sandbox.gone.is_set():
+            state = await self._thread(self._containers.look_up, sandbox.container)
+            if state is None or not state.running:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(sandbox.gone.wait(), pause_s)
+            pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
+
+    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+        sandbox = self._living(sandbox_id)
+        weight = share or cpu_share(memory_bytes // _MB, cpus=cpus)
+        if sandbox.group is not None and sandbox.group.may_limit:
             try:
-                sandbox.group.limit(memory_bytes, cpus)
+                sandbox.group.limit(memory_bytes, cpus, weight)
             except FileNotFoundError:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} has ended") from None
             except OSError as error:
                 log.info("cgroup of %s: %s; asking the engine instead", sandbox_id, error)
             else:
                 return
-        await self._thread(self._update, sandbox.container, memory_bytes, cpus)
+        await self._thread(self._containers.update, sandbox.container, memory_bytes, cpus, weight)
+
+    async def freeze(self, sandbox_id: str) -> None:
+        sandbox = self._living(sandbox_id)
+        assert sandbox.freezer is not None
+        with freezer.translated(sandbox_id):
+            await sandbox.freezer.freeze()
+
+    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
+        sandbox = self._living(sandbox_id)
+        assert sandbox.freezer is not None
+        with freezer.translated(sandbox_id):
+            return sandbox.freezer.thaw()
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or not sandbox.container:
+            return 0
+        if sandbox.group is not None:
+            return sandbox.group.memory_bytes()
+        try:
+            return await self._thread(self._containers.read_memory, sandbox.container)
+        except EngineUnavailable:
+            return 0
 
     def oom_kills(self, sandbox_id: str) -> int:
         sandbox = self._sandboxes.get(sandbox_id)
@@ -152,7 +189,7 @@ class DockerEngine:
         await asyncio.shield(sandbox.removal)
 
     async def close(self) -> None:
-        if self._client is not None:
+        if self._engine is not None:
             results = await asyncio.gather(
                 *(self.remove(each) for each in list(self._sandboxes)), return_exceptions=True
             )
@@ -165,8 +202,8 @@ class DockerEngine:
                     if isinstance(result, BaseException):
                         raise result
             finally:
-                await self._thread(self._client.close)
-                self._client, self._egress, self._image = None, None, ""
+                await self._thread(self._engine.api.close)
+                self._engine, self._egress, self._image = None, None, ""
         self._threads.shutdown(wait=False)
 
     # -- beyond the port --------------------------------------------------------------------------------------------
@@ -174,9 +211,17 @@ class DockerEngine:
     async def output(self, sandbox_id: str) -> str:
         """The last lines the sandbox's zygote itself wrote: why it did not come up, if it did not. "" when unknown."""
         try:
-            return await self._thread(self._logs, _container_name(sandbox_id))
+            return await self._thread(self._containers.read_logs, container_name(sandbox_id))
         except EngineUnavailable:
             return ""
+
+    def overhead_bytes(self, sandbox_id: str) -> int:
+        """What the engine itself holds for the sandbox, outside its control group: the share (PSS) of its shim, which
+        is the parent of its first process. 0 when that can't be seen from here. Reads a process's map: 0.3 ms."""
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or not sandbox.pid:
+            return 0
+        return proc.memory_bytes([proc.parent(sandbox.pid)])
 
     # -- on the loop ------------------------------------------------------------------------------------------------
 
@@ -184,19 +229,51 @@ class DockerEngine:
         hand_over(spec.socket_dir, sandbox.uid)
         network = await self._network(spec.network)
         async with self._limit:
-            sandbox.container, sandbox.group = await self._thread(self._create_and_start, spec, sandbox.uid, network)
+            create = self._containers.create_and_start
+            state = await self._thread(create, self._image, spec, sandbox.uid, network)
+            self._take_hold(sandbox, state)
             if self._egress is not None and spec.network == "egress":
                 await self._thread(self._egress.isolate_ports)
+
+    def _take_hold(self, sandbox: _Sandbox, state: State) -> None:
+        """Find out what of the new container this node can reach by itself."""
+        sandbox.container = state.container
+        if self._direct and state.pid > 0:
+            sandbox.watch = Watch.of(state.pid, lambda: cgroup.holds(state.pid, state.container))
+            if sandbox.watch is not None:
+                sandbox.pid, sandbox.group = state.pid, cgroup.of_process(state.pid, state.container)
+        file = sandbox.group.freezer if sandbox.group is not None else None
+        if file is not None and file.works():
+            sandbox.freezer = GroupFreezer(file)
+        else:
+            sandbox.freezer = AskedFreezer(
+                lambda: self._thread(self._containers.pause, state.container),
+                lambda: self._thread(self._containers.resume, state.container),
+            )
+        self.freezer = sandbox.freezer.way
+
+    def _living(self, sandbox_id: str) -> _Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or not sandbox.container:
+            raise EngineUnavailable(f"there is no sandbox {sandbox_id}")
+        return sandbox
 
     async def _remove(self, sandbox_id: str, sandbox: _Sandbox) -> None:
         if sandbox.boot is not None and not sandbox.boot.done():
             await asyncio.wait([sandbox.boot])
+        if sandbox.group is not None:
+            sandbox.group.kill_frozen()
+        if sandbox.freezer is not None:
+            sandbox.freezer.release()
         try:
             async with self._limit:
-                await self._thread(self._force_remove, _container_name(sandbox_id))
+                await self._thread(self._containers.remove, container_name(sandbox_id))
         except BaseException:
             sandbox.removal = None
             raise
+        if sandbox.watch is not None:
+            sandbox.watch.close()
+        sandbox.gone.set()
         del self._sandboxes[sandbox_id]
         self._uids.give_back(sandbox.uid)
 
@@ -216,7 +293,7 @@ class DockerEngine:
             return "none"
         async with self._egress_lock:
             if self._egress is None:
-                egress = EgressNetwork(self._api, self._home, self._labels, self._blocked)
+                egress = EgressNetwork(self._containers.api, self._home, self._labels, self._blocked)
                 await self._thread(egress.ensure)
                 if not egress.guarded:
                     self.isolation += "; functions with egress can reach this host's public services (no root)"
@@ -224,11 +301,11 @@ class DockerEngine:
             return self._egress.name
 
     async def _remove_leftovers(self) -> None:
-        left = await self._thread(self._labelled)
+        left = await self._thread(self._containers.find_leftovers)
         if left:
             self._progress(f"removing {len(left)} sandboxes of an earlier run")
-            await asyncio.gather(*(self._thread(self._force_remove, container) for container in left))
-        await self._thread(EgressNetwork(self._api, self._home, self._labels, self._blocked).remove)
+            await asyncio.gather(*(self._thread(self._containers.remove_leftover, container) for container in left))
+        await self._thread(EgressNetwork(self._containers.api, self._home, self._labels, self._blocked).remove)
 
     # -- in threads -------------------------------------------------------------------------------------------------
 
@@ -240,86 +317,11 @@ class DockerEngine:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
 
     @property
-    def _api(self) -> docker.APIClient:
-        if self._client is None:
+    def _containers(self) -> Containers:
+        if self._engine is None:
             raise EngineUnavailable("the docker engine was not started or is closed")
-        return self._client
+        return self._engine
 
     def _connect(self) -> None:
-        if self._client is None:
-            self._client = connect(timeout_s=_CALL_TIMEOUT_S)
-
-    def _create_and_start(self, spec: SandboxSpec, uid: int, network: str) -> tuple[str, cgroup.Cgroup | None]:
-        try:
-            created = self._api.create_container(
-                self._image,
-                entrypoint=["python3", *ZYGOTE],
-                name=_container_name(spec.id),
-                hostname=HOSTNAME,
-                user=f"{uid}:{uid}",
-                environment=ENVIRONMENT,
-                labels={**self._labels, "faas.sandbox": spec.id},
-                host_config=self._host_config(spec, network),
-            )
-        except docker.errors.ImageNotFound:
-            raise EngineUnavailable(
-                f"the image {self._image} is gone from the engine: run `faas runtime build python`"
-            ) from None
-        container = str(created["Id"])
-        self._api.start(container)
-        pid = int(self._api.inspect_container(container)["State"]["Pid"])
-        return container, cgroup.of_process(pid, container) if pid > 0 else None
-
-    def _host_config(self, spec: SandboxSpec, network: str) -> dict[str, Any]:
-        config: dict[str, Any] = self._api.create_host_config(
-            binds={
-                str(spec.socket_dir.resolve()): {"bind": SOCKET_MOUNT, "mode": "ro"},  # connecting needs no more
-                str(self._store.resolve()): {"bind": STORE_MOUNT, "mode": "ro"},
-            },
-            read_only=True,
-            tmpfs={"/tmp": f"size={TMP_BYTES},mode=1777,nosuid,nodev,exec"},  # noqa: S108 - inside the sandbox
-            shm_size=SHM_BYTES,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges:true"],
-            pids_limit=PIDS_MAX,
-            mem_limit=spec.memory_bytes,
-            memswap_limit=spec.memory_bytes,
-            ulimits=[
-                Ulimit(name="nofile", soft=OPEN_FILES_MAX, hard=OPEN_FILES_MAX),
-                Ulimit(name="core", soft=0, hard=0),
-            ],
-            network_mode=network,
-            ipc_mode="private",
-            log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
-            runtime=self._oci_runtime or None,
-            **_cpu(spec.cpus),
-        )
-        return config
-
-    def _update(self, container: str, memory_bytes: int, cpus: float) -> None:
-        self._api.update_container(container, mem_limit=memory_bytes, memswap_limit=memory_bytes, **_cpu(cpus))
-
-    def _force_remove(self, container: str) -> None:
-        try:
-            self._api.remove_container(container, force=True, v=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            if error.status_code != 409:  # 409: someone else is removing it right now
-                raise
-
-    def _labelled(self) -> list[str]:
-        labels = [f"{key}={value}" for key, value in self._labels.items()]
-        return [str(each["Id"]) for each in self._api.containers(all=True, filters={"label": labels})]
-
-    def _logs(self, container: str) -> str:
-        return bytes(self._api.logs(container, tail=_LOG_LINES)).decode(errors="replace").strip()
-
-
-def _container_name(sandbox_id: str) -> str:
-    return f"faas-{sandbox_id}"
-
-
-def _cpu(cpus: float) -> dict[str, Any]:
-    """Period and quota, and not ``nano_cpus``, which the engine will not let anyone change afterwards."""
-    return {"cpu_period": cgroup.CPU_PERIOD_US, "cpu_quota": int(cpus * cgroup.CPU_PERIOD_US) if cpus > 0 else -1}
+        if self._engine is None:
+            self._engine = Containers(connect(timeout_s=_CALL_TIMEOUT_S), self._labels, self._store, self._oci_runtime)

@@ -17,19 +17,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faas.engines import cgroup, marked, seccomp
-from faas.engines.bubblewrap import Command, Machine, Way, command, interpreter, missing
+from faas.engines import cgroup, freezer, marked, proc, seccomp
+from faas.engines.bubblewrap import Command, Machine, Way, command, interpreter, missing, sentence
+from faas.engines.freezer import Freezer, GroupFreezer, SignalFreezer
 from faas.engines.identity import PIDS_MAX, STORE_MOUNT, ZYGOTE, Uids, hand_over, home_hash
 from faas.engines.runtime_tree import cached_tree
+from faas.engines.watch import collect
 from faas.model.errors import EngineUnavailable
-from faas.ports import SandboxSpec
+from faas.ports import SandboxSpec, cpu_share
 
 log = logging.getLogger(__name__)
 
-_OUTPUT_BYTES_MAX = 16 * 1024
+_MB = 1024 * 1024
 _PROBE_TIMEOUT_S = 20
 _BOOT_TIMEOUT_S = 20
 _EXIT_TIMEOUT_S = 10
@@ -43,7 +46,9 @@ class _Sandbox:
     group: cgroup.Cgroup | None
     tmp: Path | None
     process: subprocess.Popen[bytes] | None = None
-    first_pidfd: int = -1  # first process inside its pid namespace: its death is everybody's
+    first_pid: int = 0  # the zygote: its death is everybody's, and it is every orphan's parent
+    first_pidfd: int = -1
+    freezer: Freezer | None = None
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     info: bytearray = field(default_factory=bytearray)
     informed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,11 +56,14 @@ class _Sandbox:
 
 
 class ProcessEngine:
-    """``faas.ports.Engine`` without a container engine. ``way`` "auto" takes the best that works here."""
+    """``faas.ports.Engine`` without a container engine. ``way`` "auto" takes the best that works here.
+
+    ``cgroups`` False makes no control groups, as where the node may not: no limits, and sandboxes stopped by signal.
+    """
 
     name = "process"
 
-    def __init__(self, node_id: str, home: Path, store: Path, *, way: str = "auto") -> None:
+    def __init__(self, node_id: str, home: Path, store: Path, *, way: str = "auto", cgroups: bool = True) -> None:
         self._wanted = [Way(way)] if way != "auto" else _ways()
         self._base = home
         self._home = home_hash(home)
@@ -66,7 +74,8 @@ class ProcessEngine:
         self._sandboxes: dict[str, _Sandbox] = {}
         self._machine: Machine | None = None
         self._filter = seccomp.program(os.uname().machine)
-        self._cgroups = False
+        self._cgroups = cgroups
+        self.freezer = freezer.SIGNAL
         self._own_user = False
         self.way = self._wanted[-1]
         self.isolation = "not started"
@@ -82,13 +91,13 @@ class ProcessEngine:
         python, prefix = interpreter()
         runtime = await asyncio.to_thread(cached_tree, self._base / "runtime", self.python_version)
         machine = Machine(python, prefix, runtime.resolve(), self._store.resolve())
-        self._cgroups = await asyncio.to_thread(self._try_cgroup)
+        self._cgroups = self._cgroups and await asyncio.to_thread(self._try_cgroup)
         refused: list[str] = []
         for way in self._wanted:
             why = await asyncio.to_thread(self._try, way, machine)
             if not why:
                 self.way, self._machine = way, machine
-                self.isolation = self._sentence(refused)
+                self.isolation = sentence(way, own_user=self._own_user, limited=self._cgroups, refused=refused)
                 self.store_mount = str(machine.store) if way is Way.PLAIN else STORE_MOUNT
                 return
             refused.append(why)
@@ -109,6 +118,7 @@ class ProcessEngine:
             self._prepare(spec, sandbox)
             self._launch(spec, sandbox, self._machine)
             await self._running(sandbox)
+            sandbox.freezer = _freezer(sandbox)
         except BaseException as error:
             words = bytes(sandbox.output).decode(errors="replace").strip()
             await asyncio.shield(self.remove(spec.id))
@@ -118,15 +128,39 @@ class ProcessEngine:
                 ) from error
             raise
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0) -> None:
+    async def exited(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is None:
-            raise EngineUnavailable(f"there is no sandbox {sandbox_id} to resize")
+        if sandbox is not None:
+            await sandbox.exited.wait()
+
+    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+        sandbox = self._living(sandbox_id)
         if sandbox.group is not None:
             try:
-                sandbox.group.limit(memory_bytes, cpus)
+                sandbox.group.limit(memory_bytes, cpus, share or cpu_share(memory_bytes // _MB, cpus=cpus))
             except OSError as error:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} could not be resized: {error}") from error
+
+    async def freeze(self, sandbox_id: str) -> None:
+        sandbox = self._living(sandbox_id)
+        assert sandbox.freezer is not None
+        with freezer.translated(sandbox_id):
+            await sandbox.freezer.freeze()
+
+    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
+        sandbox = self._living(sandbox_id)
+        assert sandbox.freezer is not None
+        with freezer.translated(sandbox_id):
+            return sandbox.freezer.thaw()
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.process is None:
+            return 0
+        if sandbox.group is not None:
+            return sandbox.group.memory_bytes()
+        outermost = sandbox.process.pid
+        return await asyncio.to_thread(lambda: proc.memory_bytes(seen.pid for seen in proc.tree(outermost)))
 
     def oom_kills(self, sandbox_id: str) -> int:
         sandbox = self._sandboxes.get(sandbox_id)
@@ -146,6 +180,7 @@ class ProcessEngine:
                 ) from None
         await asyncio.to_thread(self._clean, sandbox)
         if self._sandboxes.pop(sandbox_id, None) is not None:
+            sandbox.exited.set()
             if sandbox.uid is not None:
                 self._uids.give_back(sandbox.uid)
             if sandbox.first_pidfd >= 0:
@@ -162,6 +197,12 @@ class ProcessEngine:
         """The first of what the sandbox's zygote itself wrote: why it did not come up, if it did not."""
         sandbox = self._sandboxes.get(sandbox_id)
         return bytes(sandbox.output).decode(errors="replace").strip() if sandbox is not None else ""
+
+    def _living(self, sandbox_id: str) -> _Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.freezer is None:
+            raise EngineUnavailable(f"there is no sandbox {sandbox_id}")
+        return sandbox
 
     # -- choosing a way ---------------------------------------------------------------------------------------------
 
@@ -212,21 +253,9 @@ class ProcessEngine:
             group = cgroup.make(self._parent, "probe")
         except OSError:
             return False
+        if group.freezer is not None and group.freezer.works():
+            self.freezer = freezer.DIRECT
         return group.remove()
-
-    def _sentence(self, refused: list[str]) -> str:
-        limits = "" if self._cgroups else "; no memory limit, for lack of a control group the node may write"
-        if self.way is Way.PLAIN:
-            user = "a user of its own" if self._own_user else "root" if os.geteuid() == 0 else "the node's user"
-            return (
-                f"NOT ISOLATED: every sandbox is a plain child process and runs as {user}{limits}; deploy only code"
-                f" you trust, or install bubblewrap or Docker ({'; '.join(dict.fromkeys(refused)) or 'as asked for'})"
-            )
-        user = "a user of its own" if self.way is Way.ROOT else "on this host the node's user: it can list the store"
-        return (
-            f"every sandbox is a set of namespaces made by bubblewrap: {user}, no capabilities, read-only files, no"
-            f" network{limits}; functions that ask for egress share this host's network"
-        )
 
     # -- starting one -----------------------------------------------------------------------------------------------
 
@@ -262,8 +291,8 @@ class ProcessEngine:
             os.close(output_write)
             for descriptor in passed:
                 os.close(descriptor)
-        _collect(loop, output_read, sandbox.output, None)
-        _collect(loop, info_read, sandbox.info, sandbox.informed)
+        collect(loop, output_read, sandbox.output, None)
+        collect(loop, info_read, sandbox.info, sandbox.informed)
         pidfd = os.pidfd_open(sandbox.process.pid)
         loop.add_reader(pidfd, _reap, loop, pidfd, sandbox)
 
@@ -279,6 +308,9 @@ class ProcessEngine:
     async def _running(self, sandbox: _Sandbox) -> None:
         """Until bubblewrap has built the namespaces and names the first process in them."""
         if self.way is Way.PLAIN:
+            assert sandbox.process is not None
+            sandbox.first_pid = sandbox.process.pid
+            sandbox.first_pidfd = os.pidfd_open(sandbox.first_pid)  # ours: its number is not free before it is reaped
             return
         async with asyncio.timeout(_BOOT_TIMEOUT_S):
             await sandbox.informed.wait()
@@ -286,7 +318,8 @@ class ProcessEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(sandbox.exited.wait(), _EXIT_TIMEOUT_S)
             raise OSError("bubblewrap gave up")
-        sandbox.first_pidfd = os.pidfd_open(int(json.loads(bytes(sandbox.info))["child-pid"]))
+        sandbox.first_pid = int(json.loads(bytes(sandbox.info))["child-pid"])
+        sandbox.first_pidfd = os.pidfd_open(sandbox.first_pid)
 
     def _filter_fd(self, way: Way) -> int | None:
         if self._filter is None or way is Way.PLAIN:
@@ -299,15 +332,18 @@ class ProcessEngine:
     # -- ending one -------------------------------------------------------------------------------------------------
 
     def _kill(self, sandbox: _Sandbox) -> None:
-        if sandbox.first_pidfd >= 0:
+        if self.way is not Way.PLAIN and sandbox.first_pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(sandbox.first_pidfd, signal.SIGKILL)
-            return  # bubblewrap outside waits for it, and so leaves no zombie to whoever is this machine's init
-        if sandbox.group is not None:
-            sandbox.group.kill()
-        if sandbox.process is not None and sandbox.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(sandbox.process.pid, signal.SIGKILL)
+            # bubblewrap outside waits for it, and so leaves no zombie to whoever is this machine's init
+        else:
+            if sandbox.group is not None:
+                sandbox.group.kill()
+            if sandbox.process is not None and sandbox.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(sandbox.process.pid, signal.SIGKILL)
+        if sandbox.freezer is not None:
+            sandbox.freezer.release()
 
     def _clean(self, sandbox: _Sandbox) -> None:
         if sandbox.group is None and sandbox.process is not None:
@@ -325,25 +361,15 @@ class ProcessEngine:
             log.info("killed %d processes of an earlier run", killed)
 
 
+def _freezer(sandbox: _Sandbox) -> Freezer:
+    file = sandbox.group.freezer if sandbox.group is not None else None
+    if file is not None and file.works():
+        return GroupFreezer(file)
+    return SignalFreezer(sandbox.first_pid, sandbox.first_pidfd)
+
+
 def _ways() -> list[Way]:
     return [Way.ROOT, Way.USER, Way.PLAIN] if os.geteuid() == 0 else [Way.USER, Way.PLAIN]
-
-
-def _collect(loop: asyncio.AbstractEventLoop, descriptor: int, into: bytearray, done: asyncio.Event | None) -> None:
-    """Read ``descriptor`` to its end, or to as much as is kept; then close it: a flood of output costs us nothing."""
-    os.set_blocking(descriptor, False)
-
-    def readable() -> None:
-        with contextlib.suppress(BlockingIOError):
-            data = os.read(descriptor, 4096)
-            into.extend(data)
-            if not data or len(into) >= _OUTPUT_BYTES_MAX:
-                loop.remove_reader(descriptor)
-                os.close(descriptor)
-                if done is not None:
-                    done.set()
-
-    loop.add_reader(descriptor, readable)
 
 
 def _reap(loop: asyncio.AbstractEventLoop, pidfd: int, sandbox: _Sandbox) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from faas.ports import SandboxSpec
+from faas.model.errors import EngineUnavailable
+from faas.ports import SandboxSpec, cpu_share
 from faas.wire import Exited, Frame, Hello, Ready, Result, encode
 
 INIT, FORK, INVOKE, KILL, DRAIN = 2, 3, 8, 10, 11
@@ -58,14 +59,16 @@ class Peer:
 class FakeInstance:
     """Serves invocations one after another with ``answer``."""
 
-    def __init__(self, identity: str, peer: Peer, answer: Answer) -> None:
+    def __init__(self, identity: str, peer: Peer, answer: Answer, running: asyncio.Event) -> None:
         self.id = identity
         self.peer = peer
+        self.running = running
         self.answer = answer
         self.send = peer.send
 
     async def serve(self) -> None:
         while (frame := await self.peer.receive()) is not None:
+            await self.running.wait()
             if frame[0] == INVOKE:
                 await self.answer(self, frame[1], frame[-1])
             elif frame[0] == DRAIN:
@@ -82,6 +85,8 @@ class FakeSandbox:
         self.control: Peer | None = None
         self.instances: dict[str, FakeInstance] = {}
         self.init: dict[str, Any] = {}
+        self.running = asyncio.Event()  # cleared while frozen
+        self.running.set()
         self.on_init: Callable[[FakeSandbox], Frame] = lambda _sandbox: Ready(1_000_000, {"kind": "sync"})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,6 +94,7 @@ class FakeSandbox:
         self.control = await Peer.dial(self.spec.socket_dir)
         self.control.send(Hello(1, "zygote", "", 1, HELLO_INFO))
         while (frame := await self.control.receive()) is not None:
+            await self.running.wait()
             if frame[0] == INIT:
                 self.init = frame[1]
                 self.control.send(self.on_init(self))
@@ -106,7 +112,7 @@ class FakeSandbox:
     async def fork(self, identity: str) -> None:
         peer = await Peer.dial(self.spec.socket_dir)
         peer.send(Hello(1, "instance", identity, 2, {}))
-        instance = self.instances[identity] = FakeInstance(identity, peer, self.answer)
+        instance = self.instances[identity] = FakeInstance(identity, peer, self.answer, self.running)
         await instance.serve()
         self.exit(identity, code=0)
 
@@ -134,12 +140,15 @@ class FakeEngine:
     name = "fake"
     isolation = "none: it is a test"
     store_mount = "/store"
+    freezer = "direct"
 
     def __init__(self, answer: Answer = echo) -> None:
         self.answer = answer
         self.sandboxes: dict[str, FakeSandbox] = {}
         self.removed: list[str] = []
         self.sizes: dict[str, int] = {}
+        self.shares: dict[str, float] = {}
+        self.memory: dict[str, int] = {}
         self.ooms: dict[str, int] = {}
         self.boot_error: Exception | None = None
         self.prepare: Callable[[FakeSandbox], None] = lambda _sandbox: None
@@ -155,8 +164,24 @@ class FakeEngine:
         self.prepare(sandbox)
         self._tasks[spec.id] = asyncio.ensure_future(sandbox.run())
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0) -> None:  # noqa: ARG002
+    async def exited(self, sandbox_id: str) -> None:
+        task = self._tasks.get(sandbox_id)
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
         self.sizes[sandbox_id] = memory_bytes
+        self.shares[sandbox_id] = share or cpu_share(memory_bytes // 2**20, cpus=cpus)
+
+    async def freeze(self, sandbox_id: str) -> None:
+        self._living(sandbox_id).running.clear()
+
+    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
+        self._living(sandbox_id).running.set()
+        return None
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        return self.memory.get(sandbox_id, 0)
 
     def oom_kills(self, sandbox_id: str) -> int:
         return self.ooms.get(sandbox_id, 0)
@@ -172,3 +197,8 @@ class FakeEngine:
     async def close(self) -> None:
         for identity in list(self.sandboxes):
             await self.remove(identity)
+
+    def _living(self, sandbox_id: str) -> FakeSandbox:
+        if sandbox_id not in self.sandboxes:
+            raise EngineUnavailable(f"there is no sandbox {sandbox_id}")
+        return self.sandboxes[sandbox_id]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from faas.engines import cgroup
 from faas.engines.docker import DockerEngine
 from faas.engines.process import ProcessEngine
 from faas.engines.select import probe_docker
@@ -40,6 +41,15 @@ CONFINED = ["docker", *(way for way in PROCESS_WAYS if way != "plain")]
 OWN_USER = [kind for kind in CONFINED if kind != "bwrap-user"]
 LIMITED = ["docker", *PROCESS_WAYS] if os.geteuid() == 0 else ["docker"]  # with a control group
 EVERY = ["docker", *PROCESS_WAYS]
+# the same engines where they can't do as they like best: "+api" may not touch control groups, "+signal" makes none,
+# "+v1" has cgroup v1's freezer only
+BOTH_FREEZERS = (cgroup.ROOT / "freezer").is_dir() and (cgroup.ROOT / cgroup.HYBRID).is_dir() and os.geteuid() == 0
+STOPPING = [
+    *EVERY,
+    "docker+api",
+    *([f"{way}+signal" for way in PROCESS_WAYS] if os.geteuid() == 0 else []),
+    *([f"{kind}+v1" for kind in ("docker", PROCESS_WAYS[0], "plain")] if BOTH_FREEZERS else []),
+]
 
 
 def need(what: str) -> None:
@@ -71,20 +81,31 @@ def home() -> Iterator[Path]:
 
 
 def make_engine(kind: str, node_id: str, home: Path) -> AnyEngine:
+    base, _, variant = kind.partition("+")
     store = home / "store"
-    if kind == "docker":
-        return DockerEngine(node_id, home, store)
-    return ProcessEngine(node_id, home, store, way=kind)
+    if base == "docker":
+        return DockerEngine(node_id, home, store, direct=variant != "api")
+    return ProcessEngine(node_id, home, store, way=base, cgroups=variant != "signal")
 
 
 @pytest.fixture
-async def engine(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[AnyEngine]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which engine the test was given."""
+    return str(request.node.callspec.params["engine"])
+
+
+@pytest.fixture
+async def engine(
+    request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[AnyEngine]:
     """The engine that the test names with ``indirect`` parametrisation, started."""
     kind: str = request.param
-    if kind == "docker":
+    if kind.startswith("docker"):
         request.getfixturevalue("docker_version")
-    elif kind != "plain" and shutil.which("bwrap") is None:
+    elif not kind.startswith("plain") and shutil.which("bwrap") is None:
         need("bubblewrap is not installed")
+    if kind.endswith("+v1"):
+        monkeypatch.setattr(cgroup, "HYBRID", "not-here")
     made = make_engine(kind, "node-1", home)
     await made.start()
     yield made

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import struct
+import subprocess
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,3 +156,7 @@ async def closed(channel: Channel) -> None:
         with contextlib.suppress(Gone):
             while True:
                 await channel.receive()
+
+
+def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, **options)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 every = pytest.mark.parametrize("engine", EVERY, indirect=True)
 confined = pytest.mark.parametrize("engine", CONFINED, indirect=True)
 own_user = pytest.mark.parametrize("engine", OWN_USER, indirect=True)
+watched = pytest.mark.parametrize("engine", [*EVERY, "docker+api"], indirect=True)
 limited = pytest.mark.parametrize("engine", LIMITED, indirect=True)
 
 # -- life -----------------------------------------------------------------------------------------------------------
@@ -328,3 +329,52 @@ async def test_resizing_what_is_not_there_is_an_error(engine: AnyEngine) -> None
     with pytest.raises(EngineUnavailable, match="s-nowhere"):
         await engine.resize("s-nowhere", 64 * MB)
     assert engine.oom_kills("s-nowhere") == 0
+
+
+# -- endings --------------------------------------------------------------------------------------------------------
+
+
+@watched
+async def test_the_end_of_a_sandbox_is_heard_of(engine: AnyEngine, boot: Boot) -> None:
+    probe, other = await boot(), await boot()
+    ended, untouched = asyncio.create_task(engine.exited(probe.id)), asyncio.create_task(engine.exited(other.id))
+    await probe.ask("answer = 1")
+    assert not ended.done()
+    await probe.dialled.close()  # a zygote ends with its connection
+    await ended
+    await engine.exited(probe.id)
+    assert not untouched.done()
+    await engine.remove(other.id)
+    await untouched
+    await asyncio.gather(engine.exited(probe.id), engine.exited("s-never-was"))
+
+
+@watched
+async def test_a_sandbox_that_ends_before_it_dials_is_heard_of(engine: AnyEngine, home: Path) -> None:
+    listening = Dialled(SandboxSpec("s1", "python", "none", home / "run", 256 * MB))
+    await listening.listen()
+    await listening.close()  # nobody will answer
+    booting = asyncio.create_task(engine.boot(listening.spec))
+    await asyncio.sleep(0)
+    await engine.exited("s1")  # asked while it boots
+    await booting
+    await engine.exited("s1")
+    assert "Connection" in await engine.output("s1") or "FileNotFound" in await engine.output("s1")
+    await engine.remove("s1")
+    assert remains(engine) == []
+
+
+@watched
+async def test_nobody_waits_for_the_end_of_what_never_began(
+    engine: AnyEngine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("no more of this")
+
+    monkeypatch.setattr("faas.engines.docker.hand_over", fails)
+    monkeypatch.setattr("faas.engines.process.hand_over", fails)
+    booting = asyncio.create_task(engine.boot(SandboxSpec("s1", "python", "none", home, 256 * MB)))
+    await asyncio.sleep(0)
+    await engine.exited("s1")
+    with pytest.raises((EngineUnavailable, OSError), match="no more of this"):
+        await booting

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.contract.conftest import EVERY, AnyEngine, Boot, make_engine
-from tests.contract.sandboxes import closed, peer
+from tests.contract.sandboxes import closed, peer, spawn
 from tests.contract.traces import alive, remains
 
 pytestmark = pytest.mark.anyio
@@ -29,24 +28,16 @@ async def gone(pids: list[int]) -> bool:
     return False
 
 
-def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, **options)
-
-
-def kind_of(engine: AnyEngine) -> str:
-    return engine.name if engine.name == "docker" else str(getattr(engine, "way", ""))
-
-
 @every
 async def test_a_starting_node_removes_its_own_leftovers_and_no_others(
-    engine: AnyEngine, boot: Boot, home: Path
+    engine: AnyEngine, kind: str, boot: Boot, home: Path
 ) -> None:
-    neighbour = make_engine(kind_of(engine), "node-2", home)
+    neighbour = make_engine(kind, "node-2", home)
     await neighbour.start()
     try:
         left = await boot()
         beside = await boot(on=neighbour)
-        successor = make_engine(kind_of(engine), "node-1", home)  # as after a crash: nobody told it anything
+        successor = make_engine(kind, "node-1", home)  # as after a crash: nobody told it anything
         await successor.start()
         try:
             await closed(left.zygote)
@@ -62,9 +53,9 @@ async def test_a_starting_node_removes_its_own_leftovers_and_no_others(
 
 
 @every
-async def test_sandboxes_die_with_a_killed_node(engine: AnyEngine, home: Path) -> None:
+async def test_sandboxes_die_with_a_killed_node(engine: AnyEngine, kind: str, home: Path) -> None:
     """``kill -9`` of the node: no process of a sandbox goes on, even if no node ever starts again."""
-    command = [sys.executable, "-m", "tests.contract.crash_node", kind_of(engine), "node-3", str(home)]
+    command = [sys.executable, "-m", "tests.contract.crash_node", kind, "node-3", str(home)]
     with spawn(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as node:
         try:
             assert node.stdout is not None
@@ -75,21 +66,21 @@ async def test_sandboxes_die_with_a_killed_node(engine: AnyEngine, home: Path) -
         finally:
             node.send_signal(signal.SIGKILL)
     assert await gone(pids)
-    successor = make_engine(kind_of(engine), "node-3", home)
+    successor = make_engine(kind, "node-3", home)
     await successor.start()
     assert remains(successor) == []
     await successor.close()
 
 
 @every
-async def test_a_process_that_is_not_ours_survives_a_start(engine: AnyEngine, home: Path) -> None:
+async def test_a_process_that_is_not_ours_survives_a_start(engine: AnyEngine, kind: str, home: Path) -> None:
     """Even one that carries a mark, as long as it is another node's or only looks similar."""
     marks = ["", "0123456789.node-1.s1", "node-1", "x"]
     strangers = [
         spawn(["sleep", "600"], env={**os.environ, "FAAS_SANDBOX": mark}, start_new_session=True) for mark in marks
     ]
     try:
-        successor = make_engine(kind_of(engine), "node-1", home)
+        successor = make_engine(kind, "node-1", home)
         await successor.start()
         await successor.close()
         assert [stranger.poll() for stranger in strangers] == [None] * len(marks)
