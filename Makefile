@@ -1,6 +1,6 @@
 # make help lists what there is to do. Everything works on a fresh machine with Python 3.11 and GNU make.
 .DEFAULT_GOAL := help
-.PHONY: help setup develop up test check format bench image soak
+.PHONY: help setup develop up test check format bench image soak replay
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -35,3 +35,6 @@ image: setup ## build the runtime image on this machine's Docker engine (as root
 
 soak: develop ## a thousand kills during load, then every record accounted for (ARGS="--kills 100" for fewer)
 	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(ARGS)
+
+replay: develop ## a trace through every keep-alive policy (TRACE=folder, ARGS="--json" for numbers)
+	@.venv/bin/python -m faas.testing.replay $(or $(TRACE),tests/traces/azure2019-sample-100) $(ARGS)
