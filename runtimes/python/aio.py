@@ -7,6 +7,9 @@ Frames come through a reader on the loop; each invocation is a task; CANCEL canc
 from __future__ import annotations
 
 import asyncio
+from _queue import SimpleQueue
+from contextvars import copy_context
+from threading import Thread
 
 from . import codec
 from .failures import Failure, failure
@@ -15,9 +18,11 @@ from .loader import ASGI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextvars import Context as Variables
     from typing import Any
 
     from .instance import Call, Instance
+    from .results import Response
 
 
 def serve(instance: Instance, first: tuple[Call, Any] | None = None) -> int:
@@ -43,7 +48,7 @@ class _Server:
             self._app = App(self._instance)
         self._loop.add_reader(channel.fileno(), self._readable)
         if first is not None:
-            self._start(first[0], self._finish(*first))
+            self._start(first[0], awaited(self._instance, *first), copy_context())
         self._loop.run_forever()
         if self._app is not None:
             self._loop.run_until_complete(self._app.shutdown())
@@ -62,62 +67,105 @@ class _Server:
         for frame in frames:
             kind = frame[0]
             if kind == codec.INVOKE:
-                call = self._instance.begin(frame)
-                self._start(call, self._app.run(call) if self._app is not None else self._invoke(call))
+                variables = copy_context()
+                call = variables.run(self._instance.begin, frame)
+                work = self._app.run(call) if self._app is not None else self._invoke(call, frame)
+                self._start(call, work, variables)
             elif kind == codec.CANCEL:
                 task = self._tasks.get(frame[1])
                 if task is not None:
-                    task.cancel()
+                    self._loop.call_soon(task.cancel)  # not at once: a task that has not begun could not answer
             elif kind == codec.DRAIN:
                 self._draining = True
                 if not self._tasks:
                     self._loop.stop()
 
-    def _start(self, call: Call, work: Any) -> None:
-        self._tasks[call.id] = self._loop.create_task(self._guard(call, work))
+    def _start(self, call: Call, work: Any, variables: Variables) -> None:
+        self._tasks[call.id] = self._loop.create_task(self._guard(call, work), context=variables)
 
     async def _guard(self, call: Call, work: Any) -> None:
         """Whatever happens, the invocation gets its answer."""
         try:
-            response = await work
+            response = await self._instance.metered(call.id, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an answer
-            if isinstance(error, asyncio.CancelledError):
-                error = Failure(
-                    "function",
-                    "CancelledError",
-                    "the invocation was cancelled",
-                    failure(error, self._instance.function.roots).traceback,
-                )
-            self._instance.fail(call, error)
+            self._instance.fail(call.id, told(self._instance, error))
         else:
             if response is None:
                 self._instance.end_stream(call)
             else:
-                self._instance.finish(call, *response)
+                self._instance.finish(call.id, *response)
         finally:
             del self._tasks[call.id]
             if self._draining and not self._tasks:
                 self._loop.stop()
 
-    async def _invoke(self, call: Call) -> Any:
+    async def _invoke(self, call: Call, frame: list[Any]) -> Response | None:
         instance = self._instance
-        return await self._finish(call, instance.function.call(instance.event(call), call.context))
+        return await awaited(instance, call, instance.function.call(instance.event(frame), call.context))
 
-    async def _finish(self, call: Call, value: Any) -> Any:
-        """The response that ``value`` is or becomes; None when it was streamed."""
-        if hasattr(value, "__await__"):
-            value = await value
-        if hasattr(value, "__anext__"):
-            try:
-                async for chunk in value:
-                    self._instance.chunk(call, chunk)
-            finally:
-                close = getattr(value, "aclose", None)
-                if close is not None:
-                    await close()
-            return None
-        if hasattr(value, "__next__"):
-            for chunk in value:
-                self._instance.chunk(call, chunk)
-            return None
-        return self._instance.respond(call, value)
+
+async def awaited(instance: Instance, call: Call, value: Any) -> Response | None:
+    """The response that ``value`` is or becomes; None when it was streamed."""
+    if hasattr(value, "__await__"):
+        value = await value
+    if hasattr(value, "__anext__"):
+        try:
+            async for chunk in value:
+                instance.chunk(call, chunk)
+        finally:
+            close = getattr(value, "aclose", None)
+            if close is not None:
+                await close()
+        return None
+    if hasattr(value, "__next__"):
+        for chunk in value:
+            instance.chunk(call, chunk)
+        return None
+    return instance.respond(call.http, value)
+
+
+def told(instance: Instance, error: BaseException) -> BaseException:
+    """``error``, or what to say when it is a cancellation."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    traceback = failure(error, instance.function.roots).traceback
+    return Failure("function", "CancelledError", "the invocation was cancelled", traceback)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for what handlers in other threads return to be awaited."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        Thread(target=self._loop.run_forever, name="event-loop", daemon=True).start()
+
+    def wait_for(self, call: Call, value: Any) -> Response | None:
+        """What ``awaited`` returns or raises; in the caller's context."""
+        outcome: SimpleQueue[tuple[Response | None, BaseException | None]] = SimpleQueue()
+        self._loop.call_soon_threadsafe(self._start, call, value, outcome)
+        response, error = outcome.get()
+        if error is not None:
+            raise error
+        return response
+
+    def cancel(self, invocation_id: str) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, invocation_id)
+
+    def _start(self, call: Call, value: Any, outcome: SimpleQueue[Any]) -> None:
+        self._tasks[call.id] = self._loop.create_task(self._run(call, value, outcome))
+
+    def _cancel(self, invocation_id: str) -> None:
+        task = self._tasks.get(invocation_id)
+        if task is not None:
+            self._loop.call_soon(task.cancel)
+
+    async def _run(self, call: Call, value: Any, outcome: SimpleQueue[Any]) -> None:
+        try:
+            work = awaited(self._instance, call, value)
+            outcome.put((await self._instance.metered(call.id, work), None))
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an answer
+            outcome.put((None, told(self._instance, error)))
+        finally:
+            del self._tasks[call.id]

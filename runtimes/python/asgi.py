@@ -24,19 +24,22 @@ class App:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._target = instance.function.target
-        self._lifespan: _Lifespan | None = None
+        self._lifespan = _Lifespan(self._target)
+        self._started: asyncio.Task[None] | None = None
 
     async def run(self, call: Call) -> results.Response | None:
         """The response, or None when it was streamed."""
-        if self._lifespan is None:
-            self._lifespan = _Lifespan(self._target)
-            await self._lifespan.startup()
+        if self._started is None:
+            self._started = asyncio.ensure_future(self._lifespan.startup())
+        if not self._started.done():
+            await asyncio.shield(self._started)  # the others wait for it too, whatever becomes of this invocation
+        self._started.result()
         exchange = _Exchange(self._instance, call)
         await self._target(_scope(call, self._lifespan.state), exchange.receive, exchange.send)
         return exchange.response()
 
     async def shutdown(self) -> None:
-        if self._lifespan is not None:
+        if self._started is not None:
             try:
                 await self._lifespan.shutdown()
             except Exception as error:  # noqa: BLE001

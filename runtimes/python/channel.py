@@ -7,12 +7,13 @@
 # ruff: noqa: SIM105
 from __future__ import annotations
 
+import mmap
 import os
 from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM
 from _socket import socket as Socket  # noqa: N812
 from _thread import RLock, get_ident
 
-from .codec import HEAD_BYTES, decode
+from .codec import HEAD_BYTES, body_size, decode, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,17 +23,23 @@ RECEIVE_BYTES = 64 * 1024
 LARGE_RECEIVE_BYTES = 1024 * 1024
 
 
+_MADV_WIPEONFORK = 18  # Linux 4.14; the mmap module has no name for it
+
+
 class Channel:
-    """``fileno`` is for pollers; ``closed`` is true in a process that must not speak here any more."""
+    """``fileno`` is for pollers. ``own[0]`` is true in the process that dialled, and false in every process forked
+    from it, be it by Python or by C code: those must not speak here.
+    """
 
     def __init__(self, path: str) -> None:
         self._socket = Socket(AF_UNIX, SOCK_STREAM)
         self._socket.connect(path)
+        self._receive, self._send = self._socket.recv, self._socket.sendall
         self._buffer = bytearray()
         self._lock = RLock()
         self._sender = 0
         self._late: list[bytes] = []
-        self.closed = False
+        self.own: mmap.mmap | _OwnPid = _own_page()
         self.pid = os.getpid()
 
     def fileno(self) -> int:
@@ -40,7 +47,7 @@ class Channel:
 
     def close(self) -> None:
         """Let go of the descriptor. Also what a forked child does first: the channel is its parent's."""
-        self.closed = True
+        self.own[0] = 0
         try:
             self._socket.close()
         except OSError:  # the user closed the descriptor before
@@ -57,11 +64,11 @@ class Channel:
         with self._lock:
             self._sender = me
             try:
-                self._socket.sendall(data)
+                self._send(data)
                 if more:
-                    self._socket.sendall(more)
+                    self._send(more)
                 while self._late:
-                    self._socket.sendall(self._late.pop(0))
+                    self._send(self._late.pop(0))
             finally:
                 self._sender = 0
 
@@ -69,16 +76,19 @@ class Channel:
 
     def receive(self) -> list[Any] | None:
         """Wait for the next frame. None when the node has closed the channel."""
-        while True:
-            frame = self._next()
-            if frame is not None:
+        buffer = self._buffer
+        if not buffer:
+            data = self._receive(RECEIVE_BYTES)
+            if len(data) > HEAD_BYTES and body_size(data)[0] == len(data) - HEAD_BYTES:
+                frame: list[Any] = unpack(data[HEAD_BYTES:])  # the usual: one frame came, and it came whole
                 return frame
-            data = self._socket.recv(self._wanted())
+            buffer += data
+        while (next_frame := self._next()) is None:
+            data = self._receive(self._wanted())
             if not data:
                 return None
-            if not self._buffer and int.from_bytes(data[:HEAD_BYTES], "big") == len(data) - HEAD_BYTES:
-                return decode(data[HEAD_BYTES:])
-            self._buffer += data
+            buffer += data
+        return next_frame
 
     def available(self) -> list[list[Any]] | None:
         """The frames that are there already; None when the node has closed the channel. For use after a poll."""
@@ -113,3 +123,30 @@ class Channel:
             frame = decode(body)
         del buffer[:stop]
         return frame
+
+
+def _own_page() -> mmap.mmap | _OwnPid:
+    """A page that begins with 1 here and is zeros in every child: the kernel wipes it at a fork (madvise(2)).
+
+    A look at it costs no system call, a look at the pid costs one.
+    """
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        page.madvise(_MADV_WIPEONFORK)
+    except OSError:  # a kernel that can't, such as gVisor's
+        return _OwnPid()
+    page[0] = 1
+    return page
+
+
+class _OwnPid:
+    """Looks like the page that ``_own_page`` makes."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __getitem__(self, _index: int) -> bool:
+        return os.getpid() == self._pid
+
+    def __setitem__(self, _index: int, _value: int) -> None:
+        self._pid = 0

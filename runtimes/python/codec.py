@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +34,20 @@ HEADER_VALUE_BYTES_MAX = 8 * 1024
 INFO_CHARS_MAX = 1024
 
 _packer = msgpack.Packer(buf_size=8192)  # one page or two per instance; it grows when a frame needs more
-_pack = _packer.pack
-_unpack = msgpack.unpackb
-_LARGE_BYTES = 64 * 1024
+pack = _packer.pack
+unpack = msgpack.unpackb
+_size = Struct(">I")
+size_bytes = _size.pack
+body_size = _size.unpack_from  # of a frame's first bytes; a tuple of one
+LARGE_BYTES = 64 * 1024
+
+# The RESULT of a handler that returned a JSON value, up to its payload, in one go:
+# json_result(JSON_RESULT_BYTES + size, RESULT_WITH_ID, id, OK_JSON_UINT64, cpu_ns, UINT64, peak_bytes, BIN32, size).
+RESULT_WITH_ID, UINT64, BIN32 = b"\x97\x10\xd9\x20", b"\xcf", b"\xc6"
+OK_JSON_UINT64 = pack(200) + pack([(b"content-type", b"application/json")]) + UINT64
+_json_result = Struct(f">I4s32s{len(OK_JSON_UINT64)}sQsQsI")
+json_result = _json_result.pack
+JSON_RESULT_BYTES = _json_result.size - HEAD_BYTES
 
 
 class FrameTooLarge(ValueError):
@@ -44,10 +56,10 @@ class FrameTooLarge(ValueError):
 
 def encode(*fields: Any) -> bytes:
     """One frame. Every text in it must be encodable: see ``clean``."""
-    body: bytes = _pack(fields)
+    body: bytes = pack(fields)
     if len(body) > FRAME_BYTES_MAX:
         raise FrameTooLarge(f"a frame of {len(body)} bytes")
-    return len(body).to_bytes(4, "big") + body
+    return size_bytes(len(body)) + body
 
 
 def encode_result(
@@ -59,18 +71,19 @@ def encode_result(
     payload: bytes,
 ) -> tuple[bytes, bytes]:
     """A RESULT in two parts to be sent one after the other; the second is a large payload as it is, or empty."""
-    if len(payload) <= _LARGE_BYTES:
-        return encode(RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, payload), b""
-    meta: bytes = _pack((RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, b""))[:-2]
-    meta += b"\xc6" + len(payload).to_bytes(4, "big")
+    if len(payload) <= LARGE_BYTES:
+        body: bytes = pack((RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, payload))
+        return size_bytes(len(body)) + body, b""
+    meta: bytes = pack((RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, b""))[:-2]
+    meta += b"\xc6" + size_bytes(len(payload))
     size = len(meta) + len(payload)
     if size > FRAME_BYTES_MAX:
         raise FrameTooLarge(f"a frame of {size} bytes")
-    return size.to_bytes(4, "big") + meta, payload
+    return size_bytes(size) + meta, payload
 
 
 def decode(body: bytes | bytearray | memoryview) -> list[Any]:
-    frame: list[Any] = _unpack(body)
+    frame: list[Any] = unpack(body)
     return frame
 
 

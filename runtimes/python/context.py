@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Identity:
     """Lambda's, for code that looks at it; there is no Cognito here."""
@@ -28,12 +32,15 @@ class Context:
     client_context = None
     identity = Identity()
 
-    def __init__(self, invocation_id: str, deadline_ns: int, trigger: str, attempt: int, trace_parent: str) -> None:
-        self.invocation_id = invocation_id
-        self._deadline_ns = deadline_ns
-        self.trigger = trigger
-        self.attempt = attempt
-        self.trace_parent = trace_parent
+    invocation_id: str
+    trigger: str
+    attempt: int
+    trace_parent: str
+    _deadline_ns: int
+
+    def __init__(self, frame: list[Any]) -> None:
+        """From an INVOKE frame, without keeping it: its payload may be large."""
+        _, self.invocation_id, self._deadline_ns, self.trigger, self.attempt, _, self.trace_parent, _, _ = frame
 
     @property
     def aws_request_id(self) -> str:

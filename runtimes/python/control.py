@@ -35,7 +35,7 @@ from _signal import (  # type: ignore[import-not-found]
 from . import codec, logs, process, reaper
 from .channel import Channel
 from .failures import Failure, failure
-from .instance import Instance
+from .instance import Instance, template
 from .loader import Function, load, roots
 from .output import Lines, Output, last_words, log_frames
 from .pump import Gauge, Pump, Slots
@@ -149,7 +149,7 @@ class Zygote:
             return
         finally:
             process.unlimit()
-        process.limit_instances(int(config["memory_mb"]))
+        process.limit_instances(int(config["memory_mb"]), self._template.threads if self._template is not None else 0)
         self._send(codec.encode(codec.READY, time.monotonic_ns() - began_ns, info))
 
     def _load(self, config: dict[str, Any]) -> Function:
@@ -195,7 +195,7 @@ class Zygote:
                 "WARNING",
                 ["threads started while the module was imported do not exist in instances; start them on first use"],
             )
-        self._template = Instance(function, self._config, self._output)
+        self._template = template(function, self._config, self._output)
         self._collect = gc.isenabled()
         gc.collect()
         gc.freeze()

@@ -1,48 +1,45 @@
 """An instance: the process that runs invocations. Forked from the zygote; one connection of its own to the node.
 
-Blocking and single-threaded: wait for a frame, run the handler, answer. A handler that turns out to be asynchronous
-moves the instance into ``aio``, for the rest of its life. What both have in common is here: how an invocation begins
-(``begin``) and the four ways it ends (``finish``, ``fail``, a stream's end, the end of the process).
+Blocking and single-threaded (``plain``): wait for a frame, run the handler, answer. A handler that turns out to be
+asynchronous moves the instance into ``aio``, for the rest of its life. Several invocations at once: ``shared`` and
+``threads``. What all have in common is here: how an invocation begins (``begin``) and the four ways it ends
+(``finish``, ``fail``, a stream's end, the end of the process).
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import time
+from resource import RUSAGE_SELF, getrusage
 
-from . import codec, events, process, results
+from . import codec, events, plain, process, results
 from .channel import Channel
 from .context import Context, describe
 from .failures import Failure, failure
-from .loader import ASGI, ASYNC, ASYNC_GENERATOR, WSGI, Function
+from .loader import ASYNCHRONOUS, WSGI, Function
 from .output import last_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from typing import Any
 
-    from .output import Output
+    from .output import Output, Scope
     from .pump import Gauge
 
     Hooks = list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
 
-_RUSAGE_SELF = resource.RUSAGE_SELF
 EXIT_RETIRED = 0
-_NO_REQUEST_HEADERS: list[list[str]] = []
 
 
 class Call:
-    """One invocation in this instance."""
+    """An invocation that is more than a handler called and a value returned: streamed, awaited, or an app's."""
 
-    __slots__ = ("content_type", "context", "cpu_ns", "http", "id", "payload", "streaming")
+    __slots__ = ("content_type", "context", "http", "id", "payload", "streaming")
 
-    def __init__(self, frame: list[Any]) -> None:
-        _, self.id, deadline_ns, trigger, attempt, self.content_type, trace_parent, self.http, self.payload = frame
-        self.context = Context(self.id, deadline_ns, trigger, attempt, trace_parent)
+    def __init__(self, frame: list[Any], context: Context | None = None) -> None:
+        _, self.id, _, _, _, self.content_type, _, self.http, self.payload = frame
+        self.context = context or Context(frame)
         self.streaming = False
-        self.cpu_ns = time.process_time_ns()
 
     def request(self) -> list[Any]:
         """The HTTP request; for an app that is called directly, a POST of the payload to "/"."""
@@ -54,15 +51,21 @@ class Call:
 
 
 class Instance:
-    """Made once, in the zygote; each fork then has its own and lets it ``become`` someone."""
+    """Made once, in the zygote; each fork then has its own and lets it ``become`` someone.
+
+    This one has one invocation at a time; ``SharedInstance`` has several.
+    """
+
+    is_shared = False
+    threads = 0  # how many it may start to run handlers in
 
     def __init__(self, function: Function, config: dict[str, Any], output: Output) -> None:
         self.id = ""
         self.function = function
         self.output = output
         self.channel: Channel | None = None
-        self._gauge: Any = None  # a Gauge from ``become`` on
-        self._pid = 0
+        self.gauge: Any = None  # a Gauge from ``become`` on
+        self.cpu_s = 0.0  # of this process, up to the last answer
         self._broken: Failure | None = None
         self._namespace = str(config["namespace"])
         self._name = str(config["function"])
@@ -72,8 +75,7 @@ class Instance:
 
     def become(self, instance_id: str, gauge: Gauge) -> None:
         self.id = instance_id
-        self._gauge = gauge
-        self._pid = os.getpid()
+        self.gauge = gauge
         Context.log_stream_name = f"[{Context.function_version}]{instance_id}"
 
     def restore(self, hooks: Hooks) -> None:
@@ -86,11 +88,12 @@ class Instance:
             self._broken.kind = "exit"
         if hooks:  # what they printed belongs to no invocation
             self.output.flush()
-            self._gauge.settle()
+            self.gauge.settle()
 
     def open(self, path: str) -> None:
         self.channel = self.output.channel = Channel(path)
-        self.channel.send(codec.encode(codec.HELLO, codec.PROTOCOL, "instance", self.id, self._pid, {}))
+        self.channel.send(codec.encode(codec.HELLO, codec.PROTOCOL, "instance", self.id, self.channel.pid, {}))
+        self.used("")
 
     def abandon(self) -> None:
         """In a child that the user forked: the channel is not its own."""
@@ -99,25 +102,39 @@ class Instance:
 
     def serve(self) -> int:
         """Answer until drained or disconnected; the exit code."""
-        if self.function.kind in (ASYNC, ASYNC_GENERATOR, ASGI):
+        assert self.channel is not None
+        if self._broken is not None:
+            return self._refuse(self._broken)
+        return self._serve()
+
+    def _serve(self) -> int:
+        assert self.channel is not None
+        if self.function.kind in ASYNCHRONOUS:
             from .aio import serve
 
             return serve(self)
-        assert self.channel is not None
-        invoke = self._wsgi if self.function.kind == WSGI else self._invoke
         while True:
-            frame = self.channel.receive()
+            frame = self.channel.receive() if self.function.kind == WSGI else plain.serve(self)
             if frame is None:
                 return EXIT_RETIRED
-            kind = frame[0]
-            if kind == codec.INVOKE:
-                awaitable = invoke(frame)
-                if awaitable is not None:
-                    from .aio import serve
+            if isinstance(frame, tuple):
+                from .aio import serve
 
-                    return serve(self, awaitable)
-            elif kind == codec.DRAIN:
+                return serve(self, frame)
+            if frame[0] == codec.INVOKE:
+                self._wsgi(frame)
+            elif frame[0] == codec.DRAIN:
                 return self.retire()
+
+    def _refuse(self, reason: Failure) -> int:
+        """Answer the first invocation with ``reason``, which ends the process."""
+        assert self.channel is not None
+        frame = self.channel.receive()
+        if frame is None:
+            return EXIT_RETIRED
+        if frame[0] == codec.INVOKE:
+            self.fail(self.begin(frame).id, reason)
+        return self.retire()
 
     def retire(self) -> int:
         """Leave as a program would: with its atexit functions."""
@@ -132,23 +149,6 @@ class Instance:
 
     # -- one invocation ----------------------------------------------------------------------------------------------
 
-    def _invoke(self, frame: list[Any]) -> tuple[Call, Any] | None:
-        """Run a handler; what it returned, with the call, if that must be awaited."""
-        call = self.begin(frame)
-        try:
-            value = self.function.call(self.event(call), call.context)
-            if hasattr(value, "__next__"):
-                self._stream(call, value)
-                return None
-            if hasattr(value, "__await__") or hasattr(value, "__anext__"):
-                return call, value
-            response = self.respond(call, value)
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an answer
-            self.fail(call, error)
-            return None
-        self.finish(call, *response)
-        return None
-
     def _wsgi(self, frame: list[Any]) -> None:
         from . import wsgi
 
@@ -156,71 +156,110 @@ class Instance:
         try:
             response = wsgi.run(self, call)
         except BaseException as error:  # noqa: BLE001
-            self.fail(call, error)
+            self.fail(call.id, error)
             return
-        self.finish(call, *response)
+        self.finish(call.id, *response)
 
     def begin(self, frame: list[Any]) -> Call:
         call = Call(frame)
-        self.output.invocation_id = call.id
-        self._gauge.begin(call.id)
+        self.output.scope.id = call.id
+        self.gauge.begin(call.id)
         self.output.mend()
-        if self._broken is not None:
-            self.fail(call, self._broken)
         return call
 
-    def event(self, call: Call) -> Any:
-        if call.http is not None:
-            return events.http(call.id, call.http, call.payload, self._name, self._namespace)
-        return events.direct(call.content_type, call.payload)
+    def metered(self, _invocation_id: str, work: Awaitable[Any]) -> Awaitable[Any]:
+        """``work``, with a count of the CPU time it takes where ``used`` could not tell otherwise."""
+        return work
 
-    def respond(self, call: Call, value: Any) -> results.Response:
-        response = (results.direct if call.http is None else results.http)(value)
+    def event(self, frame: list[Any]) -> Any:
+        _, invocation_id, _, _, _, content_type, _, request, payload = frame
+        if request is None:
+            return events.direct(content_type, payload)
+        return events.http(invocation_id, request, payload, self._name, self._namespace)
+
+    def conclude(self, frame: list[Any], context: Context, value: Any) -> tuple[Call, Any] | None:
+        """Answer with what a handler returned; unless it must be awaited: then that, with the call."""
+        if type(value) not in results.PLAIN:
+            if hasattr(value, "__next__"):
+                self._stream(Call(frame, context), value)
+                return None
+            if hasattr(value, "__await__") or hasattr(value, "__anext__"):
+                return Call(frame, context), value
+        self.finish(frame[1], *self.respond(frame[7], value))
+        return None
+
+    def respond(self, request: list[Any] | None, value: Any) -> results.Response:
+        return self.capped(results.direct(value) if request is None else results.http(value))
+
+    def capped(self, response: results.Response) -> results.Response:
+        """``response``, if it is not too large."""
         size, size_max = len(response[2]), self.function.result_bytes_max
         if size > size_max:
             raise Failure("too_large", "ResultTooLarge", f"the result has {size} bytes, {size_max} are allowed")
         return response
 
-    def finish(self, call: Call, status: int, headers: results.Headers, payload: bytes) -> None:
+    def finish(self, invocation_id: str, status: int, headers: results.Headers, payload: bytes) -> None:
         """Answer with a RESULT. After STREAM, status and headers are ignored and the payload is empty."""
-        head, more = codec.encode_result(call.id, status, headers, *self._used(call), payload)
-        self._answer(head, more)
+        cpu_ns, peak_bytes = self.used(invocation_id)
+        self.answer(invocation_id, *codec.encode_result(invocation_id, status, headers, cpu_ns, peak_bytes, payload))
 
-    def fail(self, call: Call, error: BaseException) -> None:
+    def fail(self, invocation_id: str, error: BaseException) -> None:
         """Answer with an ERROR; a final one ends the process."""
+        assert self.channel is not None
         if isinstance(error, MemoryError):
             process.unlimit()  # to have room for saying it
         told = failure(error, self.function.roots)
-        if self._pid != os.getpid():  # in a child that the user forked: its parent will answer
+        if not self.channel.own[0]:  # in a child that the user forked: its parent will answer
             if not isinstance(error, SystemExit):
                 self.output.emit_text("stderr", told.traceback.rstrip("\n").split("\n"))
             self.output.flush()
             os._exit(_exit_code(error))
+        used = self.used(invocation_id)
         frame = codec.encode(
-            codec.ERROR, call.id, told.kind, told.error_type, told.message, told.traceback, *self._used(call)
+            codec.ERROR, invocation_id, told.kind, told.error_type, told.message, told.traceback, *used
         )
-        self._answer(frame)
+        self.answer(invocation_id, frame)
         if told.kind in ("oom", "exit"):
-            os._exit(_exit_code(error))
+            self.end(_exit_code(error))
 
-    def _used(self, call: Call) -> tuple[int, int]:
-        return time.process_time_ns() - call.cpu_ns, resource.getrusage(_RUSAGE_SELF).ru_maxrss * 1024
+    def used(self, _invocation_id: str) -> tuple[int, int]:
+        """What an invocation has used of the CPU, in nanoseconds, and the process of memory at its peak, in bytes."""
+        usage = getrusage(RUSAGE_SELF)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        cpu_ns = int((cpu_s - self.cpu_s) * 1e9)
+        self.cpu_s = cpu_s
+        return cpu_ns, usage.ru_maxrss * 1024
 
-    def _answer(self, data: bytes, more: bytes = b"") -> None:
+    def answer(self, _invocation_id: str, data: bytes, more: bytes = b"") -> None:
         """Send the last frame of an invocation, after its last lines."""
-        if os.getpid() != self._pid:  # a child that came back from the handler: its parent will answer
+        self._leave_to_parent()
+        self.gauge.end()
+        self._send_last(self.output.scope, data, more)
+
+    def end(self, code: int) -> None:
+        """The process ends for its own reasons."""
+        os._exit(code)
+
+    def _leave_to_parent(self) -> None:
+        """End a child that the user forked and that came back from the handler: its parent will answer."""
+        assert self.channel is not None
+        if not self.channel.own[0]:
             self.output.flush()
             os._exit(0)
-        self._gauge.settle()
-        rest = self.output.rest()
-        self.output.invocation_id = ""
-        self._gauge.end()
+
+    def _send_last(self, scope: Scope, data: bytes, more: bytes) -> None:
         assert self.channel is not None
+        rest = self.output.rest(scope)
+        scope.id = ""
         try:
             self.channel.send(rest + data, more)
-        except OSError as error:  # the user closed the channel's descriptor, or the node is gone
-            last_words(f"the connection to the node is gone: {error}")
-            os._exit(1)
+        except OSError as error:
+            self.cut_off(error)
+
+    def cut_off(self, error: OSError) -> None:
+        """The node is gone, or the user has closed the channel's descriptor."""
+        last_words(f"the connection to the node is gone: {error}")
+        os._exit(1)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -256,12 +295,12 @@ class Instance:
     def end_stream(self, call: Call) -> None:
         if not call.streaming:
             self.begin_stream(call, 200, results.TEXT_HEADERS)
-        self.finish(call, 200, [], b"")
+        self.finish(call.id, 200, [], b"")
 
     def _send(self, data: bytes) -> None:
-        if os.getpid() != self._pid:
-            os._exit(0)
         assert self.channel is not None
+        if not self.channel.own[0]:
+            os._exit(0)
         self.channel.send(data)
 
 
@@ -271,3 +310,15 @@ def _exit_code(error: BaseException) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
+
+
+def template(function: Function, config: dict[str, Any], output: Output) -> Instance:
+    """The kind of instance that a function needs. Loads what it needs: once here, and not in each instance."""
+    concurrency = int(config["concurrency"])
+    if function.kind in ASYNCHRONOUS:
+        from . import aio  # noqa: F401 - 50 ms and 6 MB
+    if concurrency == 1:
+        return Instance(function, config, output)
+    from .shared import SharedInstance
+
+    return SharedInstance(function, config, output, concurrency)

@@ -25,6 +25,7 @@ _COROUTINE, _GENERATOR, _ASYNC_GENERATOR, _VARARGS = 0x80, 0x20, 0x200, 0x04
 RESULT_BYTES_MAX = 6 * 1024 * 1024
 
 SYNC, ASYNC, GENERATOR, ASYNC_GENERATOR, ASGI, WSGI = "sync", "async", "generator", "async_generator", "asgi", "wsgi"
+ASYNCHRONOUS = (ASYNC, ASYNC_GENERATOR, ASGI)
 
 
 class Function:

@@ -18,11 +18,13 @@ from .codec import LOG, LOG_BYTES_MAX, STREAM_NAME_CHARS_MAX, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .channel import Channel
 
     Buffer = bytes | bytearray | memoryview
+
+STREAMS = ("stdout", "stderr")
 
 
 class Lines:
@@ -70,16 +72,27 @@ def log_frames(invocation_id: str, stream: str, lines: Iterable[str]) -> bytes:
     return b"".join([encode(LOG, invocation_id, stream, now_ns, line) for line in lines])
 
 
+class Scope:
+    """Whose lines they are: an invocation's id ("" for none), and what it began and did not end on each stream."""
+
+    __slots__ = ("id", "lines")
+
+    def __init__(self, invocation_id: str = "") -> None:
+        self.id = invocation_id
+        self.lines = Lines(), Lines()
+
+
 class Output:
-    """Where a process's lines go. Without a channel (a child that the user forked) to the descriptors."""
+    """Where a process's lines go. Without a channel (a child that the user forked) to the descriptors.
+
+    ``scope`` is the process's own; ``here`` says which is the one of the code that runs.
+    """
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
-        self.invocation_id = ""
-        self._out = LineWriter(self, "stdout", 1)
-        self._err = LineWriter(self, "stderr", 2)
-        self.stdout = _text(self._out)
-        self.stderr = _text(self._err)
+        self.scope = Scope()
+        self.here: Callable[[], Scope] = lambda: self.scope
+        self.stdout, self.stderr = _text(LineWriter(self, 0)), _text(LineWriter(self, 1))
 
     def install(self) -> None:
         """Take the place of Python's own streams."""
@@ -95,7 +108,7 @@ class Output:
 
     def emit(self, stream: str, lines: list[str]) -> None:
         channel = self.channel
-        if channel is None or channel.closed:
+        if channel is None or not channel.own[0]:
             data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
             target = 1 if stream == "stdout" else 2
             try:
@@ -104,7 +117,7 @@ class Output:
                 pass
             return
         try:
-            channel.send(log_frames(self.invocation_id, stream, lines))
+            channel.send(log_frames(self.here().id, stream, lines))
         except OSError:  # the channel is gone; the result that can't be sent either will end this process
             pass
 
@@ -115,58 +128,58 @@ class Output:
     def disown(self) -> None:
         """In a child that the user forked: write to the descriptors, and leave the parent's half lines to it."""
         self.channel = None
-        self._out.lines.end()
-        self._err.lines.end()
+        for scope in (self.scope, self.here()):
+            for lines in scope.lines:
+                lines.end()
 
-    def rest(self) -> bytes:
+    def rest(self, scope: Scope) -> bytes:
         """LOG frames for lines that were begun and not ended."""
-        if not self._out.lines.rest and not self._err.lines.rest:
+        out, err = scope.lines
+        if not out.rest and not err.rest:
             return b""
-        return log_frames(self.invocation_id, "stdout", self._out.lines.end()) + log_frames(
-            self.invocation_id, "stderr", self._err.lines.end()
-        )
+        return log_frames(scope.id, "stdout", out.end()) + log_frames(scope.id, "stderr", err.end())
 
     def flush(self) -> None:
         """Send what is left of a line now."""
         if self.channel is None:
-            self._out.flush()
-            self._err.flush()
-        elif rest := self.rest():
+            for stream, lines in zip(STREAMS, self.here().lines, strict=True):
+                if lines.rest:
+                    self.emit(stream, lines.end())
+        elif rest := self.rest(self.here()):
             self.channel.send(rest)
 
 
 class LineWriter(io.RawIOBase):
-    """The binary stream under ``sys.stdout`` or ``sys.stderr``."""
+    """The binary stream under ``sys.stdout`` (0) or ``sys.stderr`` (1)."""
 
-    def __init__(self, output: Output, stream: str, descriptor: int) -> None:
+    def __init__(self, output: Output, which: int) -> None:
         self._output = output
-        self._stream = stream
-        self._descriptor = descriptor
-        self.lines = Lines()
-        self.name = f"<{stream}>"
+        self._which = which
+        self.name = f"<{STREAMS[which]}>"
         self.mode = "wb"
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._which + 1
 
     def isatty(self) -> bool:
         return False
 
     def write(self, data: Buffer) -> int:  # type: ignore[override]
         data = bytes(data)
-        if b"\n" in data or len(self.lines.rest) + len(data) > LOG_BYTES_MAX:
-            self._output.emit(self._stream, self.lines.feed(data))
+        lines = self._output.here().lines[self._which]
+        if b"\n" in data or len(lines.rest) + len(data) > LOG_BYTES_MAX:
+            self._output.emit(STREAMS[self._which], lines.feed(data))
         else:
-            self.lines.rest += data
+            lines.rest += data
         return len(data)
 
     def flush(self) -> None:
         """Lines go out when they are whole. A child that the user forked may end any time: its go out now."""
-        if self._output.channel is None and self.lines.rest:
-            self._output.emit(self._stream, self.lines.end())
+        if self._output.channel is None:
+            self._output.flush()
 
     def close(self) -> None:
         """Stays open: whoever closes the standard streams would only lose his own lines."""

@@ -4,10 +4,10 @@ The zygote reads because it has nothing else to do: a thread in every instance w
 whoever forks in a process with threads. It is also still there when the instance has crashed.
 
 The zygote must know whose lines they are, and an instance must not answer before its lines are on their way. Both is
-settled in a few bytes of shared memory per instance (a *slot*): the invocation's id, whether the zygote is
-busy with lines of this instance, and on which descriptors the last line has no end yet. Before it answers, an
-instance looks at its pipes and its slot (one system call); only when there is something does it end the open line and
-wait.
+settled in a few bytes of shared memory per instance (a *slot*): the invocation's id and whether there is one, which the
+instance writes; and a byte of flags, which the zygote writes: it is busy with lines of this instance; on which
+descriptors the last line has no end yet. Before it answers, an instance looks at its pipes and its slot (one system
+call); only when there is something does it end the open line and wait.
 """
 
 # contextlib would cost more to import than all of this file:
@@ -18,8 +18,9 @@ import mmap
 import os
 import select
 import time
+from struct import Struct
 
-from .output import Lines, log_frames
+from .output import STREAMS, Lines, log_frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 SLOTS_MAX = 1024
 SLOT_BYTES = 64
 ID_BYTES = 32
-BUSY = 32  # offset of a flag: the zygote has read and not yet sent
-OPEN = 33  # offset of a flag per descriptor: the last line read from it had no end
+TAKEN = 32  # offset of a byte: 1 while the id before it is that of a running invocation
+FLAGS = 33  # offset of the zygote's flags
+OPEN = 0b011  # a flag per descriptor: the last line read from it had no end
+BUSY = 0b100  # the zygote has read and not yet sent
 READ_BYTES = 64 * 1024
 SETTLE_S = 0.5
-STREAMS = ("stdout", "stderr")
-NO_ID = bytes(ID_BYTES)
+SLOT = Struct(f"{ID_BYTES}sB")
 
 
 class Slots:
@@ -81,20 +83,16 @@ class Pump:
         """Read once and send what that made whole. False at the end of the pipe."""
         which = self.read_ends.index(descriptor)
         memory, at = self._memory, self.at
-        memory[at + BUSY] = 1
+        memory[at + FLAGS] |= BUSY
         try:
             data = os.read(descriptor, READ_BYTES)
         except BlockingIOError:
-            memory[at + BUSY] = 0
+            memory[at + FLAGS] &= OPEN
             return True
         lines = self._lines[which].feed(data) if data else self._lines[which].end()
         if lines:
             send(log_frames(self._invocation_id(), STREAMS[which], lines))
-        if self._lines[which].rest:
-            memory[at + OPEN] |= 1 << which
-        else:
-            memory[at + OPEN] &= ~(1 << which) & 0xFF
-        memory[at + BUSY] = 0
+        memory[at + FLAGS] = sum(1 << each for each in (0, 1) if self._lines[each].rest)
         return bool(data)
 
     def drain(self, send: Callable[[bytes], None]) -> None:
@@ -115,41 +113,46 @@ class Pump:
                 send(log_frames(self._invocation_id(), STREAMS[which], lines))
 
     def _invocation_id(self) -> str:
-        text = bytes(self._memory[self.at : self.at + ID_BYTES])
-        return text.decode("ascii", "replace") if text.strip(b"0123456789abcdef") == b"" else ""
+        text, taken = SLOT.unpack_from(self._memory, self.at)
+        return text.decode() if taken and not text.strip(b"0123456789abcdef") else ""
 
 
 class Gauge:
-    """The instance's end: says which invocation runs, and waits until its lines are sent."""
+    """The instance's end: says which invocation runs, and waits until its lines are sent.
+
+    ``look(0)`` is true while there is output in the pipes; ``memory[at:]`` is the slot.
+    """
 
     def __init__(self, slots: Slots, at: int, read_ends: list[int]) -> None:
-        self._memory = slots.memory
-        self._at = at
-        self._poll = select.poll()
+        self.memory = slots.memory
+        self.at = at
+        poll = select.poll()
         for descriptor in read_ends:
-            self._poll.register(descriptor, select.POLLIN)
+            poll.register(descriptor, select.POLLIN)
+        self.look = poll.poll
 
     def begin(self, invocation_id: str) -> None:
-        self._memory[self._at : self._at + ID_BYTES] = invocation_id.encode()
+        SLOT.pack_into(self.memory, self.at, invocation_id.encode(), 1)
 
-    def end(self) -> None:
-        self._memory[self._at : self._at + ID_BYTES] = NO_ID
+    def end(self, settle_s: float = SETTLE_S) -> None:
+        """No invocation owns the output any more. What was written under the last one's id is sent before."""
+        if self.look(0) or self.memory[self.at + FLAGS]:
+            self.settle(settle_s)
+        self.memory[self.at + TAKEN] = 0
 
-    def settle(self) -> None:
-        """Return once the zygote has sent all that was written to descriptors 1 and 2 (or after ``SETTLE_S``)."""
-        memory, at = self._memory, self._at
-        if not self._poll.poll(0) and not memory[at + BUSY] and not memory[at + OPEN]:
-            return
-        until = time.monotonic() + SETTLE_S
+    def settle(self, settle_s: float = SETTLE_S) -> None:
+        """Wait until the zygote has sent all that was written to descriptors 1 and 2, but at most that long."""
+        memory, at = self.memory, self.at + FLAGS
+        until = time.monotonic() + settle_s
         ended = False
         while time.monotonic() < until:
-            waiting = any(events & select.POLLIN for _, events in self._poll.poll(0))
-            if not waiting and not memory[at + BUSY]:
-                if not memory[at + OPEN]:
+            waiting = any(events & select.POLLIN for _, events in self.look(0))
+            if not waiting and not memory[at] & BUSY:
+                if not memory[at]:
                     return
                 if not ended:
                     ended = True
-                    self._end_lines(memory[at + OPEN])
+                    self._end_lines(memory[at])
             time.sleep(0.0002)
 
     def _end_lines(self, which: int) -> None:

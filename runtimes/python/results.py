@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 
 from .codec import HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX
 from .failures import Failure, text_of
@@ -21,7 +22,10 @@ TEXT = (b"content-type", b"text/plain; charset=utf-8")
 JSON_HEADERS = [JSON]
 BINARY_HEADERS = [BINARY]
 TEXT_HEADERS = [TEXT]
+# What most handlers return: it is neither bytes nor to be awaited or iterated.
+PLAIN = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
 _PATH_DEPTH_MAX = 64
+RECURSION_LIMIT_SAFE = 1000
 # Those that say how bytes travel between two hops: the node's to set (RFC 9110, 7.6.1).
 _HOP = frozenset(
     {b"connection", b"content-length", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding"}
@@ -41,13 +45,17 @@ def _default(value: Any) -> Any:
 
 _encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
 _ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_default)
-_encode = _encoder.encode
+# What ``_encoder.encode`` makes anew in each call. It does not look for values that contain themselves: the recursion
+# limit finds them too, unless the user has raised it beyond what the stack can bear.
+encode = c_make_encoder(None, _default, encode_basestring, None, ":", ",", False, False, False)
 
 
 def to_json(value: Any) -> bytes:
     """``value`` as JSON text. Raises ``Failure`` of kind ``not_serialisable`` that names the place."""
     try:
-        return _encode(value).encode()
+        if sys.getrecursionlimit() > RECURSION_LIMIT_SAFE:
+            return _encoder.encode(value).encode()
+        return "".join(encode(value, 0)).encode()
     except UnicodeEncodeError:  # lone surrogates: JSON can say them, UTF-8 can't
         return _ascii_encoder.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -86,7 +94,7 @@ def _culprit(value: Any, path: str, depth: int) -> tuple[str, str]:
 
 def direct(value: Any) -> Response:
     """The response to a direct, async, queue or cron invocation."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if type(value) not in PLAIN and isinstance(value, (bytes, bytearray, memoryview)):
         return 200, BINARY_HEADERS, bytes(value)
     return 200, JSON_HEADERS, to_json(value)
 

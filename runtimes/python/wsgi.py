@@ -38,7 +38,7 @@ class _Start:
 def run(instance: Instance, call: Call) -> results.Response:
     """The response; for a body that is not a list, after it was streamed, what is left to say."""
     start = _Start()
-    body = instance.function.target(_environ(call), start)
+    body = instance.function.target(_environ(call, instance.is_shared), start)
     try:
         if isinstance(body, (list, tuple)):
             payload = b"".join([*start.written, *body])
@@ -78,7 +78,7 @@ def mount_point(path: str, raw_path: str) -> str:
     return whole.rstrip("/") if path == "/" else ""
 
 
-def _environ(call: Call) -> dict[str, Any]:
+def _environ(call: Call, is_shared: bool) -> dict[str, Any]:
     method, path, raw_path, query, headers, source_ip, protocol = call.request()
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
@@ -94,7 +94,7 @@ def _environ(call: Call) -> dict[str, Any]:
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(call.payload),
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": False,
+        "wsgi.multithread": is_shared,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "faas.context": call.context,

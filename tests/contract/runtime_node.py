@@ -140,6 +140,20 @@ class Peer:
         assert frame.invocation_id == invocation_id
         return frame
 
+    def end_of(self, invocation_id: str) -> Result | Error:
+        """The RESULT or ERROR of this invocation, whatever comes before; all else stays in ``frames``."""
+        while True:
+            for index, frame in enumerate(self.frames):
+                if isinstance(frame, (Result, Error)) and frame.invocation_id == invocation_id:
+                    del self.frames[index]
+                    return frame
+            self.pump()
+
+    def lines_of(self, invocation_id: str) -> list[tuple[str, str]]:
+        """The log lines of this invocation received so far, as (stream, text)."""
+        lines = [frame for frame in self.frames if isinstance(frame, Log) and frame.invocation_id == invocation_id]
+        return [(line.stream, line.text) for line in lines]
+
     def call(self, event: Any = None) -> Any:
         """Invoke with JSON and return the JSON of the RESULT."""
         frame = self.answer(json.dumps(event).encode())

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from faas.wire import Error, Http, Result
-from tests.contract.runtime_node import REQUEST, Node, serving
+from faas.wire import Error, Http, Invoke, Log, Result
+from tests.contract.runtime_node import FAR_NS, REQUEST, Node, new_id, serving
 
 
 def answer(source: str, payload: bytes = b"{}", content_type: str = "", http: Http | None = None) -> Result | Error:
@@ -25,6 +25,9 @@ def answer(source: str, payload: bytes = b"{}", content_type: str = "", http: Ht
     [
         ("", b'{"a": [1, 2.5, null, "\xc3\xa9"]}', {"a": [1, 2.5, None, "é"]}),
         ("application/json", b"7", 7),
+        ("application/json", b' \n{"a": "\xc3\xa9"}\t', {"a": "é"}),
+        ("application/json", '["é€𝄞", {}, -0.5e3]'.encode(), ["é€𝄞", {}, -500]),
+        ("application/json", b"\xef\xbb\xbf[1]", [1]),
         ("Application/JSON; charset=utf-8", b'"x"', "x"),
         ("application/cloudevents+json", b"[]", []),
         ("application/json", b"", {}),
@@ -43,10 +46,11 @@ def test_the_event_of_a_direct_call(content_type: str, payload: bytes, event: An
     assert json.loads(frame.payload) == event
 
 
-@pytest.mark.parametrize("payload", [b"{", b"\xff", b"NaN", b"[1,]", b"[" * 100_000, b" ", b"1" * 5000])
-def test_a_body_that_is_not_json(payload: bytes) -> None:
+@pytest.mark.parametrize("content_type", ["", "application/json"])
+@pytest.mark.parametrize("payload", [b"{", b"\xff", b"NaN", b"[1,]", b"1 2", b"[" * 100_000, b" ", b"1" * 5000])
+def test_a_body_that_is_not_json(payload: bytes, content_type: str) -> None:
     with serving("def handler(event, context): return event") as peer:
-        frame = peer.answer(payload)
+        frame = peer.answer(payload, content_type)
         assert isinstance(frame, Error)
         assert frame.kind == "bad_event"
         assert "JSON" in frame.message
@@ -57,6 +61,8 @@ def test_a_body_that_is_not_json(payload: bytes) -> None:
     ("expression", "content_type", "payload"),
     [
         ("{'a': (1, 2), 3: None}", b"application/json", b'{"a":[1,2],"3":null}'),
+        ("type('Own', (dict,), {})(a=True)", b"application/json", b'{"a":true}'),
+        ("'x' * 70_000", b"application/json", b'"' + b"x" * 70_000 + b'"'),
         ("None", b"application/json", b"null"),
         ("'text \\u00e9'", b"application/json", '"text é"'.encode()),
         ("'\\ud800'", b"application/json", b'"\\ud800"'),
@@ -93,8 +99,22 @@ def test_a_result_that_is_not_json(expression: str, said: str) -> None:
         assert peer.call() == "fine"
 
 
-def test_a_result_beyond_the_cap() -> None:
-    with serving("def handler(event, context): return bytes(event)", result_bytes_max=1000) as peer:
+def test_a_result_that_contains_itself_however_deep_the_user_may_go() -> None:
+    source = """
+        import sys
+        sys.setrecursionlimit(10_000_000)
+        def handler(event, context):
+            if event: event.append(event)
+            return event
+        """
+    with serving(source) as peer:
+        assert "contains itself" in peer.error([1]).message
+        assert peer.call([]) == []
+
+
+@pytest.mark.parametrize("expression", ["bytes(event)", "'x' * (event - 2)"])
+def test_a_result_beyond_the_cap(expression: str) -> None:
+    with serving(f"def handler(event, context): return {expression}", result_bytes_max=1000) as peer:
         assert len(peer.answer(b"1000").payload) == 1000
         frame = peer.error(1001)
         assert (frame.kind, frame.error_type) == ("too_large", "ResultTooLarge")
@@ -107,6 +127,48 @@ def test_large_payloads_both_ways() -> None:
         payload = os.urandom(6 * 1024 * 1024)
         frame = peer.answer(payload, "application/octet-stream")
         assert frame.payload == payload
+
+
+def test_frames_in_pieces_and_several_at_once() -> None:
+    with serving("def handler(event, context): return event") as peer:
+        for step in (1, 3, 7):
+            ids = [new_id() for _ in range(2)]
+            payloads = [b'"first"', b'"second"']
+            fields = (FAR_NS, "direct", 1, "application/json", "", None)
+            frames = [Invoke(ids[n], *fields, payloads[n]) for n in (0, 1)]
+            data = b"".join(peer.connection.send(frame) for frame in frames)
+            for at in range(0, len(data), step):
+                peer.send_raw(data[at : at + step])
+            answers = [peer.expect(Result) for _ in ids]
+            assert [(answer.invocation_id, answer.payload) for answer in answers] == list(
+                zip(ids, payloads, strict=True)
+            )
+
+
+def test_nothing_of_an_invocation_is_held_while_waiting_for_the_next() -> None:
+    source = """
+        class Told(int):
+            def __del__(self): print("gone")
+        def handler(event, context): return [Told(1)]
+        """
+    with serving(source) as peer:
+        assert peer.call() == [1]
+        line = peer.expect(Log)
+        assert (line.invocation_id, line.text) == ("", "gone")
+
+
+def test_each_invocation_has_its_own_processor_time() -> None:
+    source = """
+        import time
+        def handler(event, context):
+            until = time.process_time() + event / 1000
+            while time.process_time() < until: pass
+        """
+    with serving(source) as peer:
+        used_ms = [peer.answer(b"%d" % wanted).cpu_ns / 1e6 for wanted in (0, 200, 0, 50)]
+        assert used_ms[1] >= 200
+        assert used_ms[3] >= 50
+        assert used_ms[2] < 200
 
 
 def test_the_context() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import os
+
 import pytest
 
 from faas.wire import Kill, RemoteProtocolError, Result
-from tests.contract.runtime_node import Gone, Node, serving
+from runtimes.python import zygote
+from tests.contract.runtime_node import VENDOR, Gone, Node, serving
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,44 @@ def test_a_handler_that_forks_answers_once(way: str, then: str) -> None:
         """
     with serving(source) as peer:
         assert [peer.call() for _ in range(3)] == ["parent"] * 3
+
+
+@pytest.mark.parametrize("advice", [18, 9999], ids=["a kernel that wipes pages", "a kernel that does not"])
+def test_a_forked_process_is_known_for_one(advice: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    zygote.load(str(VENDOR))
+    channel = importlib.import_module(f"{zygote.PACKAGE}.channel")
+    monkeypatch.setattr(channel, "_MADV_WIPEONFORK", advice)
+    own = channel._own_page()
+    assert isinstance(own, channel._OwnPid) == (advice == 9999)
+    for fork in (os.fork, ctypes.CDLL(None).fork):
+        child = fork()
+        if child == 0:
+            os._exit(1 if own[0] else 0)
+        assert os.waitpid(child, 0)[1] == 0
+    assert own[0]
+    own[0] = 0
+    assert not own[0]
+
+
+def test_a_child_of_c_code_that_prints_does_not_speak_on_the_channel() -> None:
+    source = """
+        import ctypes, os
+        libc = ctypes.CDLL(None)
+        def handler(event, context):
+            pid = libc.fork()
+            if pid == 0:
+                print("child")
+                os._exit(0)
+            os.waitpid(pid, 0)
+        """
+    with Node() as node:
+        node.bind(source)
+        peer = node.fork()
+        invocation_id = peer.invoke()
+        peer.expect(Result)
+        assert peer.logs() == []
+        (line,) = node.log_lines(1)
+        assert (line.invocation_id, line.stream, line.text) == (invocation_id, "stdout", "child")
 
 
 def test_multiprocessing_works() -> None:

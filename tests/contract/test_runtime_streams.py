@@ -31,6 +31,20 @@ def test_async_handlers_keep_their_loop() -> None:
         assert peer.call() == {"same": True, "calls": 5}
 
 
+def test_asyncio_is_loaded_once_for_all_instances() -> None:
+    source = """
+        import sys
+        loaded = "asyncio" in sys.modules
+        def late(): return "asyncio" in sys.modules
+        from snapshot_restore_py import register_after_restore
+        register_after_restore(lambda: seen.append(late()))
+        seen = [loaded]
+        async def handler(event, context): return seen
+        """
+    with serving(source) as peer:
+        assert peer.call() == [False, True]
+
+
 def test_a_plain_handler_that_returns_an_awaitable() -> None:
     source = """
         async def work(n): return n + 1
