@@ -69,6 +69,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Duration = Annotated[int, BeforeValidator(_duration)]
 Engine = Literal["auto", "docker", "process"]
 LogFormat = Literal["text", "json"]
+KeepAlivePolicy = Literal["adaptive", "histogram", "fixed"]
 
 
 def setting_name(field: str) -> str:
@@ -113,7 +114,8 @@ class Settings(BaseSettings):
 
     keep_alive_ms: Duration = Field(
         default=10 * sizes.MINUTE_MS, ge=0, le=7 * sizes.DAY_MS
-    )  # of functions that say "auto"
+    )  # of functions that say "auto": what "fixed" holds for, and the others may not cost more than
+    keep_alive_policy: KeepAlivePolicy = "adaptive"
     log_lines: int = Field(default=10_000, ge=100, le=1_000_000)  # of log kept, per function
     record_retention_ms: Duration = Field(default=7 * sizes.DAY_MS, ge=sizes.MINUTE_MS)
 

@@ -54,6 +54,7 @@ SOCKET_DIR_BYTES_MAX = 60  # a socket's path may have 107, and a sandbox's id an
 KEEP_ALIVE_S = 75
 GRACE_S = 5  # for answers that are on their way out
 BACKLOG = 4096
+WARM_NS = 60_000_000_000  # how long an instance of a function that says nothing stays before it is parked
 GC_THRESHOLD = 20_000  # new objects between collections; a call makes some fifty and drops them
 NS_PER_MS = 1_000_000
 BYTES_PER_MB = 1024 * 1024
@@ -223,8 +224,11 @@ def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
         queue_depth_max=settings.queue_depth,
         queue_wait_ns=settings.queue_wait_ms * NS_PER_MS,
         generic_sandboxes=settings.generic_sandboxes,
+        keep_alive=settings.keep_alive_policy,
+        fixed_keep_alive_ns=settings.keep_alive_ms * NS_PER_MS,
     )
-    return InvokerConfig(identity.node, _socket_root(settings.home), pool, settings.keep_alive_ms * NS_PER_MS)
+    warm_ns = min(WARM_NS, pool.fixed_keep_alive_ns)
+    return InvokerConfig(identity.node, _socket_root(settings.home), pool, warm_ns)
 
 
 def _socket_root(home: Path) -> Path:

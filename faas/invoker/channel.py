@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
+from faas.metering.meter import SharedTime
 from faas.wire import Connection, Frame, LocalProtocolError, RemoteProtocolError, Result
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Channel(asyncio.Protocol):
         self._answered = session.answered
         self.connection = Connection()
         self.instance = ""  # "" for the zygote and for who has not said hello
+        self.shared = SharedTime()
         self.reading = True
         self._transport: asyncio.Transport | None = None
 

@@ -55,6 +55,7 @@ from faas.pool.messages import (
     Tick,
 )
 from faas.pool.pool import Pool
+from faas.pool.scaling import smoothed
 from faas.ports import Clock, Engine, Entry, LogLine, LogSink
 from faas.wire import Chunk, Error, Log, Result, Stream
 from faas.wire.schema import FINAL_ERROR_KINDS
@@ -93,7 +94,7 @@ class InvokerConfig:
     node: str
     socket_root: Path  # a directory of its own; socket paths must stay short (108 bytes)
     pool: PoolConfig
-    keep_alive_ns: int = 600_000_000_000  # where a function says auto
+    warm_ns: int = 60_000_000_000  # how long an idle instance stays where a function says auto; then it is parked
     dial_limit_s: float = 5.0  # from a sandbox's start to its zygote's hello
 
 
@@ -129,6 +130,8 @@ class Invoker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._slow_tick = True
+        self._tick_due_ns = 0
+        self._lag_ns = 0  # how late the loop comes to what is due, smoothed, while calls wait
         self._closed = False
         self._idle = asyncio.Event()
         self._performer = Performer(self)
@@ -252,6 +255,7 @@ class Invoker:
         if spec is None:
             manifest = version.manifest
             keep_ms = manifest.keep_alive_ms
+            keep_ns = None if keep_ms is None else keep_ms * 1_000_000
             spec = self._specs[key] = FunctionSpec(
                 key=key,
                 label=version.label,
@@ -259,8 +263,9 @@ class Invoker:
                 memory_mb=manifest.memory_mb,
                 max_instances=manifest.max_instances,
                 min_instances=manifest.min_instances,
-                concurrency=1,  # instances take one call at a time whatever the manifest allows
-                keep_alive_ns=self.config.keep_alive_ns if keep_ms is None else keep_ms * 1_000_000,
+                concurrency=manifest.concurrency,
+                keep_alive_ns=keep_ns,
+                warm_ns=self.config.warm_ns if keep_ns is None else keep_ns,
             )
             self.versions[key] = version
         return spec
@@ -322,12 +327,16 @@ class Invoker:
     def _tick(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
+        now = self._now_ns()
+        if not self._slow_tick:
+            self._lag_ns = smoothed(self._lag_ns, max(1, now - self._tick_due_ns))
         self._slow_tick = True
         self.apply(Tick())
         self._slow_tick = not self.pool.queued
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()
         seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
+        self._tick_due_ns = now + int(seconds * 1e9)
         self._ticker = asyncio.get_running_loop().call_later(seconds, self._tick)
 
     def _drop_unused(self) -> None:
@@ -349,6 +358,9 @@ class Invoker:
         run.start = command.start
         run.init_ns = command.init_ns
         self._deadlines.add(run, timeout_ms, now)
+        if run.version.manifest.concurrency > 1:
+            run.shared = channel.shared
+            run.shared.begin(run.call.id, now)
 
     def _failed(self, run: Run, command: Reject | Fail) -> None:
         """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""
@@ -377,6 +389,7 @@ class Invoker:
             self._stream(channel, run, frame)
         elif type(frame) is Error:
             run.cpu_ns, run.peak_memory_bytes = frame.cpu_ns, frame.peak_bytes
+            run.end_sharing(self._now_ns())
             leaving = frame.kind in FINAL_ERROR_KINDS or channel.session.has_exited(channel.instance)
             self.apply(Finished(channel.instance, run.call.id, not leaving))
             self.end(run, _function_error(frame, run.version.manifest.memory_mb))
@@ -385,8 +398,11 @@ class Invoker:
         run.cpu_ns = frame.cpu_ns
         run.peak_memory_bytes = frame.peak_bytes
         now = self._now_ns()
+        run.end_sharing(now)  # before the next call begins on the instance
         reusable = not channel.session.has_exited(channel.instance)
-        self.apply(Finished(channel.instance, frame.invocation_id, reusable))
+        busy_ns = now - run.dispatched_ns - 2 * self._lag_ns  # the frame there and back waited for the loop
+        busy_ns = max(busy_ns, min(frame.cpu_ns, now - run.dispatched_ns), 1)
+        self.apply(Finished(channel.instance, frame.invocation_id, reusable, busy_ns))
         if run.stream is not None:
             run.bytes_out = run.stream.bytes_out
             self.end(run, None, now=now)
@@ -435,7 +451,9 @@ class Invoker:
             self._deadlines.remove(run, run.version.manifest.timeout_ms)
         if status is None:
             status = Status.OK if error is None else self._status(run, error)
-        record = run.record(status, self.config.node, now or self._now_ns())
+        now = now or self._now_ns()
+        run.end_sharing(now)
+        record = run.record(status, self.config.node, now)
         try:
             self._journal.record(run.entry(record, error))
         except (OSError, ValueError, TypeError, OverflowError) as failure:

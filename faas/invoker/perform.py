@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from faas.invoker.run import Run
 from faas.invoker.session import Session
 from faas.model.errors import EngineUnavailable, FaasError, NoCapacity
 from faas.pool.messages import (
+    Abort,
     Bind,
     Boot,
     Cause,
@@ -17,12 +19,15 @@ from faas.pool.messages import (
     Fork,
     InitFailed,
     Kill,
+    Park,
     Remove,
     Resize,
+    Resume,
     SandboxDown,
     Stop,
 )
-from faas.ports import SandboxSpec
+from faas.ports import SandboxSpec, cpu_share
+from faas.wire import Cancel as CancelFrame
 from faas.wire import Drain, Http, Init, Invoke
 from faas.wire import Fork as ForkFrame
 from faas.wire import Kill as KillFrame
@@ -60,8 +65,16 @@ class Performer:
                 channel = self._owner.channels.get(instance)
                 if channel is not None:
                     channel.send(Drain())
+            case Abort(call, instance):
+                channel = self._owner.channels.get(instance)
+                if channel is not None:
+                    channel.send(CancelFrame(call))
             case Resize(sandbox, memory_mb):
                 self._owner.spawn(self._resize(sandbox, memory_mb))
+            case Park(sandbox):
+                self._owner.spawn(self._park(sandbox))
+            case Resume(sandbox):
+                self._resume(sandbox)
             case Remove(sandbox):
                 self._owner.spawn(self._remove(sandbox, Cause.KILLED, ""))
             case _:
@@ -121,11 +134,19 @@ class Performer:
             await self._remove(command.sandbox, Cause.ENGINE, str(error))
 
     async def _dialled(self, session: Session) -> None:
-        """A sandbox that ends before it has dialled is missed by nobody else."""
+        """A sandbox that ends, or goes astray, before it has dialled is missed by nobody else."""
         seconds = self._owner.config.dial_limit_s
-        await asyncio.sleep(seconds)
+        ended = asyncio.ensure_future(self._owner.engine.exited(session.id))
+        dialled = asyncio.ensure_future(session.dialled.wait())
+        try:
+            await asyncio.wait([ended, dialled], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            over = ended.done()
+        finally:
+            ended.cancel()
+            dialled.cancel()
         if session.control is None and not session.closed:
-            raise EngineUnavailable(f"it did not dial within {seconds:g} s of its start")
+            how = "it ended before it dialled" if over else f"it did not dial within {seconds:g} s of its start"
+            raise EngineUnavailable(how)
 
     def _bind(self, command: Bind, now: int) -> None:
         session = self._owner.sessions[command.sandbox]
@@ -169,7 +190,7 @@ class Performer:
                     "env": dict(manifest.env),
                     "memory_mb": manifest.memory_mb,
                     "timeout_ms": manifest.timeout_ms,
-                    "concurrency": 1,
+                    "concurrency": manifest.concurrency,
                     "log_group": f"/faas/{version.namespace}/{version.name}",
                 }
             )
@@ -195,10 +216,35 @@ class Performer:
             return
         await session.booted.wait()  # a zygote may dial before the engine has said that its sandbox runs
         try:
-            await self._owner.engine.resize(sandbox, max(1, memory_mb) * MB + SANDBOX_BASE_BYTES)
+            limit = max(1, memory_mb) * MB + SANDBOX_BASE_BYTES
+            await self._owner.engine.resize(sandbox, limit, share=cpu_share(max(1, memory_mb)))
         except EngineUnavailable as error:
             if sandbox in self._owner.sessions:
                 log.warning("sandbox %s: memory limit not set: %s", sandbox, error)
+
+    async def _park(self, sandbox: str) -> None:
+        try:
+            await self._owner.engine.freeze(sandbox)
+        except EngineUnavailable as error:
+            if sandbox in self._owner.sessions:
+                log.warning("sandbox %s could not be frozen and runs on: %s", sandbox, error)
+
+    def _resume(self, sandbox: str) -> None:
+        """Thaw at once where that is a write to a file; what its zygote is sent meanwhile waits in the socket."""
+        try:
+            thawing = self._owner.engine.thaw(sandbox)
+        except EngineUnavailable as error:
+            self._owner.spawn(self._remove(sandbox, Cause.ENGINE, str(error)))
+        else:
+            if thawing is not None:
+                self._owner.spawn(self._thawed(sandbox, thawing))
+
+    async def _thawed(self, sandbox: str, thawing: Awaitable[None]) -> None:
+        try:
+            await thawing
+        except EngineUnavailable as error:
+            log.error("sandbox %s could not be resumed: %s", sandbox, error)
+            await self._remove(sandbox, Cause.ENGINE, str(error))
 
     async def _remove(self, sandbox: str, cause: Cause, reason: str) -> None:
         await self._clear(sandbox)

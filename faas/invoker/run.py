@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from faas.invoker.streaming import ResponseStream
-from faas.metering.meter import meter
+from faas.metering.meter import SharedTime, meter
 from faas.model.errors import DeadlineExceeded, FaasError, Fault, FunctionFailed, InstanceCrashed
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
@@ -37,6 +37,7 @@ class Run:
     cpu_ns = 0
     peak_memory_bytes = 0
     bytes_out = 0
+    shared: SharedTime | None = None  # with the other calls of its instance, where it takes several at once
     shared_ns: int | None = None
     stream: ResponseStream | None = None
     streamed: Reply | None = None
@@ -54,6 +55,12 @@ class Run:
         self.reply = reply
         self.started_at_ns = started_at_ns  # Unix time
         self.submitted_ns = submitted_ns
+
+    def end_sharing(self, now_ns: int) -> None:
+        """Settle its part of the instance's time, where several calls share it. Idempotent."""
+        if self.shared is not None:
+            self.shared_ns = self.shared.end(self.call.id, now_ns)
+            self.shared = None
 
     def record(self, status: Status, node: str, now_ns: int) -> UsageRecord:
         """The usage record of an attempt that ends now."""

@@ -49,6 +49,7 @@ class Session:
         self.key = ""  # the function version it is bound to
         self.bound_ns = 0
         self.booted = asyncio.Event()
+        self.dialled = asyncio.Event()  # by its zygote; or it is closed
         self.initialised = False  # told whose it is
         self.waiting: tuple[str, ...] = ()  # instances to fork as soon as it has been told
         self.control: Channel | None = None
@@ -78,6 +79,7 @@ class Session:
             return
         self.closed = True
         self.booted.set()
+        self.dialled.set()
         if self._server is not None:
             self._server.close()
         for channel in list(self._connections):
@@ -121,6 +123,7 @@ class Session:
                 channel.close()
                 return
             self.control = channel
+            self.dialled.set()
             self._owner.apply(SandboxUp(self.id))
         elif hello.instance_id in self._expected:
             self._expected.discard(hello.instance_id)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from faas.model.function import FunctionVersion
-from faas.pool.entities import Instance, Sandbox
+from faas.pool.entities import Function, Instance, Sandbox
 from faas.pool.pool import Pool
 from faas.pool.states import InstanceState, SandboxState
 
@@ -54,7 +54,8 @@ def _why_instance(instance: Instance, now: int) -> str:
     if instance.state is InstanceState.IDLE:
         if function.wanted and function.live <= function.spec.min_instances:
             return f"kept by min_instances = {function.spec.min_instances}"
-        left = (function.spec.keep_alive_ns - (now - instance.since_ns)) // NS_PER_S
+        spec = function.spec
+        left = (spec.warm_ns - (now - instance.since_ns)) // NS_PER_S
         return f"idle, ends in {max(0, left)} s unless it is called"
     reasons = {
         InstanceState.STARTING: "being forked for a waiting call",
@@ -65,18 +66,30 @@ def _why_instance(instance: Instance, now: int) -> str:
 
 
 def _why_sandbox(pool: Pool, sandbox: Sandbox, now: int) -> str:
-    if sandbox.state is SandboxState.BOUND and not sandbox.instances and sandbox.function is not None:
-        left = (sandbox.function.spec.keep_alive_ns - (now - sandbox.used_ns)) // NS_PER_S
-        return f"loaded, removed in {max(0, left)} s unless it is called"
+    function = sandbox.function
+    if function is not None and not sandbox.instances:
+        if sandbox.state is SandboxState.PARKED:
+            return f"parked: loaded and frozen, without an instance; {_why_held(pool, function, sandbox, now)}"
+        if sandbox.state is SandboxState.BOUND:
+            return f"loaded, about to be parked; {_why_held(pool, function, sandbox, now)}"
     reasons = {
         SandboxState.BOOTING: "the engine is starting it",
         SandboxState.GENERIC: f"ready for any function ({pool.config.generic_sandboxes} kept)",
         SandboxState.BINDING: "loads the function's module",
         SandboxState.BOUND: "holds the instances below",
+        SandboxState.PARKED: "loaded and frozen",
         SandboxState.DRAINING: "finishes what it has",
         SandboxState.REMOVED: "being removed",
     }
     return reasons[sandbox.state]
+
+
+def _why_held(pool: Pool, function: Function, sandbox: Sandbox, now: int) -> str:
+    keep_ns = function.spec.keep_alive_ns
+    if keep_ns is not None:
+        left = max(0, (keep_ns - (now - sandbox.used_ns)) // NS_PER_S)
+        return f"keep_alive says so, for {left} s more"
+    return pool.policy.outlook(function.spec.key, now).why if function.resting else "it was called just now"
 
 
 def stats(pool: Pool) -> dict[str, Any]:

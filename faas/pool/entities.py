@@ -26,8 +26,13 @@ class PoolConfig:
     fork_limit_ns: int = 5_000_000_000
     stop_limit_ns: int = 2_000_000_000
     remove_limit_ns: int = 10_000_000_000
+    keep_alive: str = "adaptive"  # the policy, see faas.pool.keepalive
+    fixed_keep_alive_ns: int = 600_000_000_000  # what the policy falls back to, and may not cost more than
+    rest_ns: int = 5_000_000_000  # after its last call, before the policy hears that a function is idle
+    park_delay_ns: int = 100_000_000  # from a sandbox's last event to its freezing: not between two calls
     wait_goal_ns: int = 20_000_000
     generic_sandboxes: int = 1  # per flavour in use
+    surplus_ns: int = 60_000_000_000  # how long a generic sandbox beyond that number is kept
     replenish_delay_ns: int = 30_000_000  # let the call that took a generic sandbox finish starting first
     backoff_ns: int = 100_000_000
     backoff_max_ns: int = 30_000_000_000
@@ -76,6 +81,7 @@ class Instance:
     up_ns: int = 0
     state: InstanceState = InstanceState.STARTING
     used: bool = False
+    doomed: bool = False  # one of its calls ran past its deadline: to be killed when the others have ended
     calls: dict[str, Call] = field(default_factory=dict)
 
     def move(self, state: InstanceState, now_ns: int) -> None:
@@ -95,6 +101,8 @@ class Sandbox:
     kind: StartKind = StartKind.PREWARMED
     bound_ns: int = 0
     used_ns: int = 0
+    empty_ns: int = 0  # when its last instance ended
+    clock: float = 0.0  # the pool's eviction clock when it was last used
     instances: dict[str, Instance] = field(default_factory=dict)
 
     def move(self, state: SandboxState, now_ns: int) -> None:
@@ -116,23 +124,30 @@ class Function:
     starting: int = 0
     serving: int = 0  # idle or busy
     running: int = 0  # calls dispatched and not finished
-    drain_ns: int = 0
+    run_ns: int = 0  # of a call, smoothed; 0 = not known yet
     last_finish_ns: int = 0
     busy_since_ns: int = 0
+    uses: int = 0  # calls finished since it was last at zero
+    load_ns: int = 0  # how long its module took to load, last time; 0 = never loaded
     draining: bool = False
     wanted: bool = False  # to be loaded though nobody calls: until it has loaded, or always with min_instances
+    resting: bool = False  # the policy has been told that it is idle
+    hold: bool = True  # the policy's word on whether to hold it
+    review_ns: int = 0  # when to ask the policy again
     short_of: str = ""  # why it may not grow: "" | max_instances | memory
 
     @property
     def live(self) -> int:
         return self.starting + self.serving
 
-    def note_finish(self, now_ns: int) -> None:
-        self.drain_ns = smoothed(self.drain_ns, max(1, now_ns - max(self.last_finish_ns, self.busy_since_ns)))
+    def note_finish(self, now_ns: int, run_ns: int) -> None:
+        """A call ended; it kept its instance busy for ``run_ns`` (0 = not known)."""
+        if run_ns > 0:
+            self.run_ns = smoothed(self.run_ns, run_ns)
         self.last_finish_ns = now_ns
 
-    def drain_estimate_ns(self, now_ns: int) -> int:
-        """Time per finished call; a function that has stopped finishing looks slower the longer that lasts."""
-        if self.drain_ns == 0 or self.running == 0:
-            return self.drain_ns
-        return max(self.drain_ns, now_ns - max(self.last_finish_ns, self.busy_since_ns))
+    def run_estimate_ns(self, now_ns: int) -> int:
+        """How long a call takes; a function that has stopped finishing looks slower the longer that lasts."""
+        if self.run_ns == 0 or self.running == 0:
+            return self.run_ns
+        return max(self.run_ns, now_ns - max(self.last_finish_ns, self.busy_since_ns))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from faas.model.invocation import StartKind
-from faas.pool import upkeep
+from faas.pool import eviction
 from faas.pool.entities import Function, Instance, Sandbox
 from faas.pool.messages import Bind, Boot, Flavour, Fork, Resize
-from faas.pool.scaling import instances_wanted
+from faas.pool.scaling import BUSY_MIN, instances_wanted
 from faas.pool.states import SandboxState
 
 if TYPE_CHECKING:
     from faas.pool.pool import Pool
 
+_TAKES_FORKS: Final = frozenset({SandboxState.BOUND, SandboxState.BINDING, SandboxState.PARKED})
+
 
 def at_ease(pool: Pool, function: Function) -> bool:
-    """Whether the queue will drain in time at the pace so far. One that has stalled since is ``Tick``'s business."""
-    return function.serving > 0 and 0 < len(function.queue) * function.drain_ns <= pool.config.wait_goal_ns
+    """Whether those who wait will have begun in time. A function that stalls later is ``Tick``'s business."""
+    room_ns = function.live * function.spec.concurrency * pool.config.wait_goal_ns
+    return function.live >= BUSY_MIN and 0 < len(function.queue) * function.run_ns <= room_ns
 
 
 def grow(pool: Pool, function: Function, now: int) -> None:
@@ -53,7 +56,7 @@ def instances_short(pool: Pool, function: Function, now: int) -> int:
         function.serving,
         len(function.queue),
         spec.concurrency,
-        function.drain_estimate_ns(now),
+        function.run_estimate_ns(now),
         pool.config.wait_goal_ns,
     )
     if function.wanted and not function.draining:
@@ -66,20 +69,29 @@ def slots(pool: Pool, function: Function) -> int:
 
 
 def fork_into_own(pool: Pool, function: Function, need: int, now: int) -> int:
-    for sandbox in function.sandboxes.values():
-        if need <= 0:
+    """Fork in sandboxes that are the function's own, parked ones last; how many are still missing."""
+    for sandbox in sorted(function.sandboxes.values(), key=_parked):
+        if need <= 0 or function.short_of == "memory":
             break
-        if sandbox.state not in (SandboxState.BOUND, SandboxState.BINDING):
+        if sandbox.state not in _TAKES_FORKS:
             continue
         free = slots(pool, function) - len(sandbox.instances)
         count = affordable(pool, function, min(need, free), 0, now) if free > 0 else 0
         if count > 0:
-            kind = StartKind.WARM if sandbox.state is SandboxState.BOUND else sandbox.kind
-            asked = now if sandbox.state is SandboxState.BOUND else sandbox.bound_ns
+            kind, asked = StartKind.WARM, now
+            if sandbox.state is SandboxState.BINDING:
+                kind, asked = sandbox.kind, sandbox.bound_ns
+            elif sandbox.state is SandboxState.PARKED:
+                kind = StartKind.PARKED
+                pool.resume(sandbox, now)
             ids = make_instances(pool, sandbox, function, count, kind, asked, now)
             pool.emit(Fork(sandbox.id, ids))
             need -= count
     return need if function.short_of != "memory" else 0
+
+
+def _parked(sandbox: Sandbox) -> bool:
+    return sandbox.state is SandboxState.PARKED
 
 
 def generic(pool: Pool, flavour: Flavour) -> Sandbox | None:
@@ -93,7 +105,7 @@ def bind(pool: Pool, sandbox: Sandbox, function: Function, count: int, kind: Sta
     sandbox.move(SandboxState.BINDING, now)
     sandbox.function = function
     sandbox.kind = kind
-    sandbox.bound_ns = sandbox.used_ns = now
+    sandbox.bound_ns = sandbox.used_ns = sandbox.empty_ns = now
     function.sandboxes[sandbox.id] = sandbox
     ids = make_instances(pool, sandbox, function, count, kind, now, now)
     pool.emit(Bind(sandbox.id, function.spec.key, ids))
@@ -149,5 +161,5 @@ def affordable(pool: Pool, function: Function, instances: int, sandboxes: int, n
     fits = max(0, min(instances, free // each))
     if fits < instances:
         function.short_of = "memory"
-        upkeep.make_room(pool, function, (instances - fits) * each + fixed, now)
+        eviction.make_room(pool, function, instances * each - free, now)
     return fits

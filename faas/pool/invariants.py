@@ -48,4 +48,6 @@ def _check_function(pool: Pool, function: Function) -> None:
             instance.state is InstanceState.STOPPING
         ), f"{instance.id} is {instance.state} with calls"
     for sandbox in function.sandboxes.values():
+        if sandbox.state is SandboxState.PARKED:
+            assert not sandbox.instances, f"{sandbox.id} is parked with instances"
         assert len(sandbox.instances) <= slots(pool, function), f"{sandbox.id}: too many instances"

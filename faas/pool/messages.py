@@ -5,7 +5,8 @@ The contract between the pool and its shell, in clauses:
 1. The shell performs every command of a step, in order, before it hands in the next event.
 2. ``Boot`` is answered by ``SandboxUp`` or ``SandboxDown``; ``Bind`` by ``SandboxReady``, ``InitFailed`` or
    ``SandboxDown``; every instance id in ``Bind`` or ``Fork`` by ``InstanceUp`` or ``InstanceDown``; ``Kill`` and
-   ``Stop`` by ``InstanceDown``; ``Remove`` by ``SandboxDown``. Answers may come late, twice or not at all: the
+   ``Stop`` by ``InstanceDown``; ``Remove`` by ``SandboxDown``. ``Park`` and ``Resume`` have no answer: one that fails
+   ends in ``SandboxDown``. Answers may come late, twice or not at all: the
    pool has a time limit for each and ignores what it no longer knows.
 3. Every ``Submit`` ends in exactly one of: ``Finished`` from the shell, or ``Reject`` or ``Fail`` from the pool, or
    ``Cancel`` from the shell while the call was still queued.
@@ -41,7 +42,8 @@ class FunctionSpec:
     max_instances: int
     min_instances: int
     concurrency: int
-    keep_alive_ns: int
+    keep_alive_ns: int | None  # how long it is held after its last call, in all; None = the policy decides
+    warm_ns: int  # of that, how long with an instance; then parked
 
 
 class Cause(StrEnum):
@@ -69,11 +71,15 @@ class Cancel(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The instance answered. ``reusable`` is false when it said that it will exit (out of memory, sys.exit)."""
+    """The instance answered. ``reusable`` is false when it said that it will exit (out of memory, sys.exit).
+
+    ``run_ns`` is how long the call kept it busy, without what the node itself was late; 0 = not known.
+    """
 
     instance: str
     call: str
     reusable: bool = True
+    run_ns: int = 0
 
 
 class Expired(NamedTuple):
@@ -195,6 +201,25 @@ class Resize(NamedTuple):
     memory_mb: int
 
 
+class Abort(NamedTuple):
+    """The call has ended for its caller: ask the instance, which serves others too, to give it up."""
+
+    call: str
+    instance: str
+
+
+class Park(NamedTuple):
+    """Freeze the sandbox. It has no instances and gets nothing to do before ``Resume``."""
+
+    sandbox: str
+
+
+class Resume(NamedTuple):
+    """Thaw the sandbox. What follows for it may be sent at once."""
+
+    sandbox: str
+
+
 class Remove(NamedTuple):
     sandbox: str
 
@@ -213,4 +238,4 @@ class Fail(NamedTuple):
     error: FaasError
 
 
-Command = Boot | Bind | Fork | Dispatch | Kill | Stop | Resize | Remove | Reject | Fail
+Command = Boot | Bind | Fork | Dispatch | Kill | Stop | Resize | Remove | Reject | Fail | Abort | Park | Resume

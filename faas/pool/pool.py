@@ -20,7 +20,9 @@ from faas.model.errors import DeadlineExceeded, FaasError, InstanceCrashed, NoCa
 from faas.model.invocation import StartKind
 from faas.pool import growth, upkeep
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
+from faas.pool.keepalive import KeepAlive, policy_of
 from faas.pool.messages import (
+    Abort,
     Cancel,
     Cause,
     Command,
@@ -36,10 +38,12 @@ from faas.pool.messages import (
     InstanceDown,
     InstanceUp,
     Kill,
+    Park,
     Prepare,
     Reject,
     Remove,
     Resize,
+    Resume,
     SandboxDown,
     SandboxReady,
     SandboxUp,
@@ -68,6 +72,8 @@ class Pool:
         self.memory_mb = 0
         self.queued = 0
         self.closing = False
+        self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
+        self.eviction_clock = 0.0  # see eviction
         self.new_id = new_id
         self.serial = 0
         self._out: list[Command] = []
@@ -109,6 +115,8 @@ class Pool:
 
     def _submit(self, event: Submit, now: int) -> None:
         function = self._function(event.spec, now)
+        if function.resting:
+            upkeep.wake(self, function, now)
         call = Call(event.call, function, now)
         if function.available:
             self.calls[call.id] = call
@@ -170,9 +178,13 @@ class Pool:
         instance, function = call.instance, call.function
         del instance.calls[call.id]
         function.running -= 1
-        function.note_finish(now)
-        instance.sandbox.used_ns = now
+        function.note_finish(now, event.run_ns)
+        sandbox = instance.sandbox
+        sandbox.used_ns = now
+        sandbox.clock = self.eviction_clock
+        function.uses += 1
         if instance.state is not _BUSY:
+            self._kill_once_alone(instance, now)
             return
         if not event.reusable:
             self._retire(instance, now)
@@ -198,8 +210,18 @@ class Pool:
         self._out.append(Fail(call.id, DeadlineExceeded("the function ran past its timeout and was stopped")))
         if instance.state is InstanceState.BUSY:
             self._retire(instance, now)
+            instance.doomed = True
+            if instance.calls:
+                self._out.append(Abort(call.id, instance.id))
+        self._kill_once_alone(instance, now)
+        growth.grow(self, instance.function, now)
+
+    def _kill_once_alone(self, instance: Instance, now: int) -> None:
+        """End an instance that ran past a deadline, as soon as it holds none of its other calls any more."""
+        if instance.doomed and not instance.calls and instance.state is InstanceState.STOPPING:
+            instance.doomed = False
+            instance.since_ns = now
             self._out.append(Kill(instance.id))
-            growth.grow(self, instance.function, now)
 
     def _cancel(self, event: Cancel, now: int) -> None:  # noqa: ARG002 - every handler takes the time
         call = self.calls.get(event.call)
@@ -269,6 +291,8 @@ class Pool:
         if sandbox is None or sandbox.state is not SandboxState.BINDING or sandbox.function is None:
             return
         sandbox.move(SandboxState.BOUND, now)
+        sandbox.clock = self.eviction_clock
+        sandbox.function.load_ns = now - sandbox.bound_ns
         sandbox.function.init.succeeded()
         sandbox.function.wanted = sandbox.function.spec.min_instances > 0
         growth.grow(self, sandbox.function, now)
@@ -338,6 +362,7 @@ class Pool:
         instance.move(InstanceState.STOPPED, now)
         del self.instances[instance.id]
         del instance.sandbox.instances[instance.id]
+        instance.sandbox.empty_ns = now
         self.memory_mb -= instance.function.spec.memory_mb
         for call in list(instance.calls.values()):
             self._end_running(call)
@@ -352,6 +377,17 @@ class Pool:
                 if other.short_of == "memory" and other is not function and other.queue:
                     growth.grow(self, other, now)
 
+    def park(self, sandbox: Sandbox, now: int) -> None:
+        """Freeze a sandbox that has no instances."""
+        assert not sandbox.instances, sandbox
+        sandbox.move(SandboxState.PARKED, now)
+        self._out.append(Park(sandbox.id))
+
+    def resume(self, sandbox: Sandbox, now: int) -> None:
+        """Let it fork again."""
+        sandbox.move(SandboxState.BOUND, now)
+        self._out.append(Resume(sandbox.id))
+
     def remove(self, sandbox: Sandbox, now: int) -> None:
         """Have the sandbox removed; its calls fail now, its memory counts until the engine says that it is gone."""
         function = sandbox.function if sandbox.state is not SandboxState.BOOTING else None
@@ -360,7 +396,15 @@ class Pool:
         for instance in list(sandbox.instances.values()):
             self._drop_instance(instance, Cause.KILLED, "", now)
         if function is not None:
-            function.sandboxes.pop(sandbox.id, None)
+            self._disown(function, sandbox, now)
+
+    def _disown(self, function: Function, sandbox: Sandbox, now: int) -> None:
+        function.sandboxes.pop(sandbox.id, None)
+        if not function.sandboxes:
+            function.uses = 0
+            if function.resting and function.hold:  # evicted, or it ended by itself
+                function.hold = False
+                self.policy.released(function.spec.key, now)
 
     def command_remove(self, sandbox: Sandbox) -> None:
         """Say it again: the engine has not confirmed."""
@@ -381,7 +425,7 @@ class Pool:
         del self.sandboxes[sandbox.id]
         self.memory_mb -= self.config.sandbox_overhead_mb
         if function is not None:
-            function.sandboxes.pop(sandbox.id, None)
+            self._disown(function, sandbox, now)
             self._after_release(function, now)
 
     # -- time -------------------------------------------------------------------------------------------------------
@@ -389,10 +433,12 @@ class Pool:
     def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002
         upkeep.enforce_limits(self, now)
         for function in list(self.functions.values()):
+            upkeep.rest(self, function, now)
             if function.queue or function.wanted:
                 growth.grow(self, function, now)
             upkeep.cool(self, function, now)
             if function.draining and not function.sandboxes and not function.queue and not function.running:
+                self.policy.forget(function.spec.key, now)
                 del self.functions[function.spec.key]
         upkeep.expire_queues(self, now)
         upkeep.replenish(self, now)

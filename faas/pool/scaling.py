@@ -1,35 +1,42 @@
 """How many instances a function should have for the calls that are waiting.
 
-Two facts decide: what is waiting, and how fast the function has lately been finishing calls. Knative's activator
-and OpenWhisk start one container per waiting call; with calls shorter than a fork (about 1 ms) that would start
-sixty processes to share two cores. So a function that drains its queue within ``wait_goal_ns`` is left alone, and
-a slower one grows in proportion to how far it is off.
+Three facts decide: what is waiting, how many instances there are, and how long a call keeps one busy. Others start
+one container per waiting call; with calls shorter than a fork (about a millisecond) that would start sixty processes
+to share two cores, all of them slower for it. How long a call keeps its instance busy is not how long its answer took:
+one that lies unread for ten milliseconds, because it is the node that is busy, is no reason for another instance.
 """
 
 from __future__ import annotations
 
+from typing import Final
 
-def instances_wanted(live: int, queued: int, concurrency: int, drain_ns: int, wait_goal_ns: int) -> int:
+BUSY_MIN: Final = (
+    4  # while calls wait: an instance waits for the node between two calls, so one alone idles half the time
+)
+
+
+def instances_wanted(live: int, queued: int, concurrency: int, run_ns: int, wait_goal_ns: int) -> int:
     """Instances to have in all, starting ones included, never more than live + ceil(queued / concurrency).
 
-    ``drain_ns`` is the time per finished call at the current size; 0 = nothing known yet.
+    So many that those who wait now have begun within ``wait_goal_ns``. ``run_ns`` is the time that a call keeps an
+    instance busy; 0 = nothing known yet.
 
-    >>> instances_wanted(live=0, queued=100, concurrency=1, drain_ns=0, wait_goal_ns=10_000_000)
+    >>> instances_wanted(live=0, queued=100, concurrency=1, run_ns=0, wait_goal_ns=20_000_000)
     100
-    >>> instances_wanted(live=2, queued=62, concurrency=1, drain_ns=100_000, wait_goal_ns=10_000_000)
-    2
-    >>> instances_wanted(live=4, queued=60, concurrency=1, drain_ns=2_500_000, wait_goal_ns=10_000_000)
-    60
+    >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=100_000, wait_goal_ns=20_000_000)
+    4
+    >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=5_000_000, wait_goal_ns=20_000_000)
+    15
+    >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=100_000_000, wait_goal_ns=20_000_000)
+    64
     """
     if queued <= 0:
         return live
     most = live + -(-queued // concurrency)
-    if live == 0 or drain_ns == 0:
+    if live == 0 or run_ns == 0:
         return most
-    wait_ns = queued * drain_ns
-    if wait_ns <= wait_goal_ns:
-        return live
-    return min(most, -(-live * wait_ns // wait_goal_ns))
+    needed = -(-queued * run_ns // (wait_goal_ns * concurrency))
+    return min(most, max(live, needed, BUSY_MIN))
 
 
 def smoothed(old_ns: int, sample_ns: int) -> int:

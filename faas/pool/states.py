@@ -1,6 +1,7 @@
 """State tables of sandboxes and instances: a key that is missing is an illegal transition and raises.
 
-PARKING, PARKED and RESUMING belong to the sandbox's table as soon as parking exists.
+PARKED takes effect at once in the books: what the zygote of a frozen sandbox is sent waits in its socket, so a
+sandbox that is resumed may be told to fork in the same breath, and the order of freezing and thawing is the shell's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ class SandboxState(StrEnum):
     GENERIC = "generic"  # booted, belongs to nobody
     BINDING = "binding"  # told whose it is, importing
     BOUND = "bound"  # forks instances
+    PARKED = "parked"  # loaded, without instances, frozen
     DRAINING = "draining"  # takes nothing new, finishes what runs
     REMOVED = "removed"  # the engine was told to remove it; kept until it says so
 
@@ -33,7 +35,8 @@ SANDBOX_MOVES: dict[SandboxState, frozenset[SandboxState]] = {
     SandboxState.BOOTING: frozenset({SandboxState.GENERIC, SandboxState.REMOVED}),
     SandboxState.GENERIC: frozenset({SandboxState.BINDING, SandboxState.REMOVED}),
     SandboxState.BINDING: frozenset({SandboxState.BOUND, SandboxState.REMOVED}),
-    SandboxState.BOUND: frozenset({SandboxState.DRAINING, SandboxState.REMOVED}),
+    SandboxState.BOUND: frozenset({SandboxState.PARKED, SandboxState.DRAINING, SandboxState.REMOVED}),
+    SandboxState.PARKED: frozenset({SandboxState.BOUND, SandboxState.REMOVED}),
     SandboxState.DRAINING: frozenset({SandboxState.REMOVED}),
     SandboxState.REMOVED: frozenset(),
 }

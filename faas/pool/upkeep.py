@@ -1,16 +1,19 @@
-"""What the pool does because time passes or room is short: time limits, cooling down, eviction, replenishment."""
+"""What the pool does because time passes: time limits, cooling down, replenishment."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from faas.model.errors import DeadlineExceeded
 from faas.pool import growth
-from faas.pool.entities import Function, Instance, Sandbox
+from faas.pool.entities import Function, Instance
+from faas.pool.eviction import EMPTY
 from faas.pool.states import InstanceState, SandboxState
 
 if TYPE_CHECKING:
     from faas.pool.pool import Pool
+
+NEVER_NS: Final = 2**63
 
 
 def enforce_limits(pool: Pool, now: int) -> None:
@@ -35,7 +38,7 @@ def _overdue(pool: Pool, instance: Instance, now: int) -> bool:
     """A fork or a stop that its zygote does not carry out means that the sandbox can't be trusted any more."""
     age = now - instance.since_ns
     if instance.state is InstanceState.STOPPING:
-        return age > pool.config.stop_limit_ns
+        return age > pool.config.stop_limit_ns and not instance.calls
     loading = instance.sandbox.state is SandboxState.BINDING
     return instance.state is InstanceState.STARTING and not loading and age > pool.config.fork_limit_ns
 
@@ -51,63 +54,77 @@ def expire_queues(pool: Pool, now: int) -> None:
             pool.reject(call, pool.overload(function, waited))
 
 
+def rest(pool: Pool, function: Function, now: int) -> None:
+    """Tell the policy of a function that has come to rest, and do what it says: hold it, let it go, load it again."""
+    spec = function.spec
+    if spec.keep_alive_ns is not None or spec.min_instances or function.draining:
+        return
+    if not function.resting:
+        idle = not function.running and not function.queue and function.sandboxes
+        since_ns = _last_use(function)
+        if not idle or now - since_ns < pool.config.rest_ns:
+            return
+        pool.policy.idle(spec.key, pool.config.sandbox_overhead_mb, spec.memory_mb, since_ns)
+        function.resting, function.review_ns = True, now
+    if now >= function.review_ns:
+        function.hold, until_ns = pool.policy.decide(spec.key, now)
+        function.review_ns = NEVER_NS if until_ns is None else until_ns
+        if function.hold and not function.sandboxes and not function.init.failures and not pool.closing:
+            function.wanted = True  # pre-warmed: loaded, then parked
+
+
+def wake(pool: Pool, function: Function, now: int) -> None:
+    """A call has come for a function at rest."""
+    function.resting, function.hold = False, True
+    pool.policy.called(function.spec.key, now)
+
+
+def _last_use(function: Function) -> int:
+    return max([function.last_finish_ns, *(sandbox.used_ns for sandbox in function.sandboxes.values())])
+
+
 def cool(pool: Pool, function: Function, now: int) -> None:
-    """Idle instances end after the keep-alive, then the sandbox that has none left: down to zero."""
-    keep_ns = 0 if function.draining else function.spec.keep_alive_ns
-    floor = 0 if function.draining or not function.wanted else function.spec.min_instances
+    """Step by step to zero: idle instances end, the sandbox that has none left is parked, then removed."""
+    spec = function.spec
+    warm_ns = 0 if function.draining else spec.warm_ns
+    if spec.keep_alive_ns is not None:
+        warm_ns = min(warm_ns, spec.keep_alive_ns)
+    floor = 0 if function.draining or not function.wanted else spec.min_instances
     for instance in list(function.available):
         if function.live <= floor:
             break
-        if instance.state is InstanceState.IDLE and now - instance.since_ns >= keep_ns:
+        if instance.state is InstanceState.IDLE and (now - instance.since_ns >= warm_ns or not function.hold):
             pool.stop(instance, now)
     for sandbox in list(function.sandboxes.values()):
-        if (
-            sandbox.state is SandboxState.BOUND
-            and not sandbox.instances
-            and now - sandbox.used_ns >= keep_ns
-            and floor == 0
-        ):
+        if sandbox.instances or sandbox.state not in EMPTY:
+            continue
+        if floor == 0 and not _held(function, sandbox.used_ns, now):
             pool.remove(sandbox, now)
+        elif sandbox.state is SandboxState.BOUND and now - sandbox.empty_ns >= pool.config.park_delay_ns:
+            pool.park(sandbox, now)
 
 
-def make_room(pool: Pool, function: Function, wanted_mb: int, now: int) -> None:
-    """Evict what has been idle longest, elsewhere, until ``wanted_mb`` is on its way back."""
-    coming = sum(i.function.spec.memory_mb for i in pool.instances.values() if i.state is InstanceState.STOPPING)
-    coming += pool.config.sandbox_overhead_mb * sum(
-        1 for s in pool.sandboxes.values() if s.state is SandboxState.REMOVED
-    )
-    idle: list[tuple[int, str, Instance | Sandbox]] = [
-        (i.since_ns, i.id, i)
-        for i in pool.instances.values()
-        if i.state is InstanceState.IDLE and i.function is not function
-    ]
-    idle += [
-        (s.used_ns, s.id, s)
-        for s in pool.sandboxes.values()
-        if s.state is SandboxState.BOUND and not s.instances and s.function is not function
-    ]
-    for _, _, victim in sorted(idle, key=lambda item: item[:2]):
-        if coming >= wanted_mb:
-            return
-        if isinstance(victim, Instance):
-            coming += victim.function.spec.memory_mb
-            pool.stop(victim, now)
-        else:
-            coming += pool.config.sandbox_overhead_mb
-            pool.remove(victim, now)
+def _held(function: Function, used_ns: int, now: int) -> bool:
+    """Whether a sandbox without instances stays."""
+    keep_ns = function.spec.keep_alive_ns
+    if function.draining:
+        return False
+    return function.hold if keep_ns is None else now - used_ns < keep_ns
 
 
 def replenish(pool: Pool, now: int) -> None:
-    """Keep the set number of generic sandboxes per flavour in use, one boot at a time each."""
+    """Keep the set number of generic sandboxes per flavour in use, one boot at a time each, and not more for long."""
     if pool.closing or now < pool.boots.until_ns:
         return
+    config = pool.config
     for flavour, not_before in pool.flavours.items():
-        spare = [
-            s
+        generic = [s for s in pool.sandboxes.values() if s.flavour == flavour and s.state is SandboxState.GENERIC]
+        coming = sum(
+            s.flavour == flavour and s.state is SandboxState.BOOTING and s.function is None
             for s in pool.sandboxes.values()
-            if s.flavour == flavour
-            and (s.state is SandboxState.GENERIC or (s.state is SandboxState.BOOTING and s.function is None))
-        ]
-        room = pool.config.memory_budget_mb - pool.memory_mb >= pool.config.sandbox_overhead_mb
-        if now >= not_before and len(spare) < pool.config.generic_sandboxes and room:
+        )
+        room = config.memory_budget_mb - pool.memory_mb >= config.sandbox_overhead_mb
+        if now >= not_before and len(generic) + coming < config.generic_sandboxes and room:
             growth.boot(pool, flavour, None, now)
+        elif len(generic) > config.generic_sandboxes and now - generic[0].since_ns >= config.surplus_ns:
+            pool.remove(generic[0], now)

@@ -35,9 +35,11 @@ from faas.pool.messages import (
     InstanceDown,
     InstanceUp,
     Kill,
+    Park,
     Prepare,
     Reject,
     Remove,
+    Resume,
     SandboxDown,
     SandboxReady,
     SandboxUp,
@@ -68,6 +70,7 @@ class Faults:
     answer_twice: float = 0.0
     kill_ignored: float = 0.0
     remove_forgotten: float = 0.0
+    resume_fails: float = 0.0
     sandbox_dies: float = 0.0
     caller_leaves: float = 0.0
 
@@ -88,6 +91,7 @@ class Faults:
             answer_twice=0.05,
             kill_ignored=0.05,
             remove_forgotten=0.1,
+            resume_fails=0.05,
             sandbox_dies=0.002,
             caller_leaves=0.02,
         )
@@ -113,6 +117,7 @@ class World:
     _serial: int = 0
     _running_on: dict[str, str] = field(default_factory=dict)  # call -> instance
     _loading: dict[str, tuple[str, ...]] = field(default_factory=dict)  # sandbox -> instances to fork once loaded
+    _frozen: set[str] = field(default_factory=set)
     _open: dict[str, int] = field(default_factory=dict)  # call -> submitted at
     _run_ns: dict[str, int] = field(default_factory=dict)
 
@@ -192,6 +197,13 @@ class World:
             case Remove(sandbox):
                 if not self._chance(self.faults.remove_forgotten):
                     self.at(80 * MS, lambda: self._gone(sandbox, Cause.KILLED))
+            case Park(sandbox):
+                assert sandbox not in self._frozen, f"{sandbox} was parked twice"
+                self._frozen.add(sandbox)
+            case Resume(sandbox):
+                self._frozen.remove(sandbox)
+                if self._chance(self.faults.resume_fails):
+                    self.at(MS, lambda: self._gone(sandbox, Cause.ENGINE))
             case Reject(call, error) | Fail(call, error):
                 self._end(call, error.code)
             case _:
@@ -212,6 +224,7 @@ class World:
 
     def _gone(self, sandbox: str, cause: Cause) -> None:
         self.containers.discard(sandbox)
+        self._frozen.discard(sandbox)
         self._loading.pop(sandbox, None)
         self.step(SandboxDown(sandbox, cause, "simulated"))
 
@@ -232,6 +245,7 @@ class World:
             self._fork(sandbox, self._loading.pop(sandbox, ()))
 
     def _fork(self, sandbox: str, instances: tuple[str, ...]) -> None:
+        assert sandbox not in self._frozen, f"{sandbox} is frozen and was told to fork"
         for number, instance in enumerate(instances):
             delay = (1 + number) * MS
             if self._chance(self.faults.fork_dies):
@@ -242,7 +256,8 @@ class World:
     def _dispatch(self, call: str, instance: str, start: str, init_ns: int) -> None:
         assert init_ns >= 0
         assert call in self._open, f"{call} was dispatched after it ended"
-        assert instance not in self._running_on.values(), f"{instance} got a second call"
+        there = sum(1 for each in self._running_on.values() if each == instance)
+        assert there < self.pool.calls[call].function.spec.concurrency, f"{instance} got a call too many"
         self.wait_max_ns = max(self.wait_max_ns, self.now - self._open[call])
         self.starts[start] = self.starts.get(start, 0) + 1
         self._running_on[call] = instance
@@ -258,8 +273,9 @@ class World:
 
     def _finish(self, call: str, instance: str) -> None:
         if self._running_on.get(call) == instance:  # the shell drops answers to calls that have ended
+            run_ns = self._run_ns[call]
             self._end(call, "ok")
-            self.step(Finished(instance, call, not self._chance(self.faults.call_crashes)))
+            self.step(Finished(instance, call, not self._chance(self.faults.call_crashes), run_ns))
 
     def _expire(self, call: str) -> None:
         if call in self._running_on:
@@ -289,5 +305,6 @@ def spec(name: str = "hello", **changes: object) -> FunctionSpec:
         "min_instances": 0,
         "concurrency": 1,
         "keep_alive_ns": 10 * SECOND,
+        "warm_ns": 10 * SECOND,
     }
     return FunctionSpec(**{**values, **changes})  # type: ignore[arg-type]

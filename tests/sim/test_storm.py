@@ -21,9 +21,11 @@ def specs(world: World) -> list[FunctionSpec]:
             f"fn{number}",
             memory_mb=rng.choice([64, 128, 512]),
             max_instances=rng.choice([1, 3, 20, 100]),
-            min_instances=rng.choice([0, 0, 0, 1]),
-            concurrency=1,
-            keep_alive_ns=rng.choice([SECOND // 2, 10 * SECOND, 60 * SECOND]),
+            # what is kept for one function is not there for another: only where there is room for both
+            min_instances=rng.choice([0, 0, 0, 1]) if world.config.memory_budget_mb > 1000 else 0,
+            concurrency=rng.choice([1, 1, 4]),
+            keep_alive_ns=rng.choice([SECOND // 2, 10 * SECOND, 60 * SECOND, None]),
+            warm_ns=rng.choice([0, SECOND // 2, 10 * SECOND]),
             flavour=Flavour("python", rng.choice(["none", "none", "egress"])),
         )
         for number in range(rng.randrange(1, 6))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from faas.model.errors import DeadlineExceeded, FunctionFailed, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
 from faas.pool.entities import PoolConfig
+from faas.pool.eviction import priority
 from faas.pool.invariants import check
 from faas.pool.messages import (
+    Abort,
     Bind,
     Boot,
     Cancel,
@@ -30,9 +32,11 @@ from faas.pool.messages import (
     InstanceDown,
     InstanceUp,
     Kill,
+    Park,
     Prepare,
     Reject,
     Remove,
+    Resume,
     SandboxDown,
     SandboxReady,
     SandboxUp,
@@ -51,7 +55,7 @@ START = 1_000 * SECOND
 class Driver:
     """Steps a pool at times given in ms and keeps the last commands."""
 
-    def __init__(self, **config: int) -> None:
+    def __init__(self, **config: Any) -> None:
         ids = (f"s{number}" for number in itertools.count(1))
         self.pool = Pool(PoolConfig(**{"memory_budget_mb": 10_000, **config}), lambda: next(ids))
         self.now = START
@@ -251,6 +255,79 @@ def test_down_to_zero_then_replenished() -> None:
     assert [s.state for s in d.pool.sandboxes.values()] == [SandboxState.BOOTING], "only the next generic one"
 
 
+def parked(d: Driver, function: FunctionSpec) -> str:
+    """A parked sandbox of the function; it is 1,500 ms after START then."""
+    instance = d.warm(function)
+    sandbox = instance.split("-")[0]
+    assert Stop(instance) in d(Tick(), at_ms=1001)
+    d(InstanceDown(instance, Cause.EXIT, "code:0"), at_ms=1002)
+    assert Park(sandbox) in d(Tick(), at_ms=1500)
+    assert d.pool.sandboxes[sandbox].state is SandboxState.PARKED
+    return sandbox
+
+
+def test_between_warm_and_zero_a_sandbox_is_parked() -> None:
+    d = Driver()
+    sandbox = parked(d, spec(warm_ns=SECOND, keep_alive_ns=60 * SECOND))
+    assert not [c for c in d(Tick(), at_ms=59_900) if isinstance(c, Remove)]
+    assert Remove(sandbox) in d(Tick(), at_ms=60_001)
+
+
+def test_parking_gives_back_the_memory_of_the_instances() -> None:
+    d = Driver()
+    parked(d, spec(warm_ns=SECOND, keep_alive_ns=60 * SECOND, memory_mb=512))
+    assert d.pool.memory_mb < 512
+
+
+def test_a_parked_sandbox_is_resumed_by_a_call_and_says_so() -> None:
+    d = Driver()
+    function = spec(warm_ns=SECOND, keep_alive_ns=60 * SECOND)
+    sandbox = parked(d, function)
+    out = d(Submit("again", function), at_ms=2000)
+    instance = only(Fork, out).instances[0]
+    assert [type(c) for c in out if isinstance(c, Resume | Fork)] == [Resume, Fork], "thawed before it is told to fork"
+    dispatch = only(Dispatch, d(InstanceUp(instance), at_ms=2003))
+    assert (dispatch.start, dispatch.init_ns) == (StartKind.PARKED, 3 * MS)
+    assert d.pool.sandboxes[sandbox].state is SandboxState.BOUND
+
+
+def test_a_sandbox_is_not_parked_between_two_calls() -> None:
+    d = Driver()
+    function = spec(warm_ns=0, keep_alive_ns=60 * SECOND)
+    instance = d.warm(function)
+    d(Tick(), at_ms=1)
+    d(InstanceDown(instance, Cause.EXIT, "code:0"), at_ms=2)
+    assert not [c for c in d(Tick(), at_ms=50) if isinstance(c, Park)]
+    assert [c for c in d(Tick(), at_ms=150) if isinstance(c, Park)]
+
+
+def test_a_parked_sandbox_makes_room_for_who_needs_it() -> None:
+    d = Driver(memory_budget_mb=300)
+    sandbox = parked(d, spec("old", warm_ns=SECOND, keep_alive_ns=600 * SECOND))
+    for other in list(d.pool.sandboxes.values()):
+        if other.state is SandboxState.BOOTING:
+            d(SandboxUp(other.id), at_ms=1600)
+    assert Remove(sandbox) in d(Submit("big", spec("new", memory_mb=256)), at_ms=2000)
+
+
+def test_a_deploy_without_a_call_is_parked_too() -> None:
+    d = Driver()
+    d.generic(spec())
+    bind = only(Bind, d(Prepare(spec())))
+    d(SandboxReady(bind.sandbox), at_ms=5)
+    assert Park(bind.sandbox) in d(Tick(), at_ms=200)
+
+
+def test_a_resume_that_fails_starts_another_sandbox() -> None:
+    d = Driver()
+    function = spec(warm_ns=SECOND, keep_alive_ns=60 * SECOND)
+    sandbox = parked(d, function)
+    d(Submit("again", function), at_ms=2000)
+    out = d(SandboxDown(sandbox, Cause.ENGINE, "thaw failed"), at_ms=2001)
+    assert not [c for c in out if isinstance(c, Reject | Fail)]
+    assert [s for s in d.pool.sandboxes.values() if s.state in (SandboxState.BINDING, SandboxState.BOOTING)]
+
+
 def test_min_instances_are_started_and_stay() -> None:
     d = Driver()
     kept = spec(min_instances=2, keep_alive_ns=SECOND)
@@ -319,3 +396,190 @@ def test_a_node_that_shuts_down_refuses_what_is_new() -> None:
     d = Driver()
     d.pool.shut_down()
     assert isinstance(only(Reject, d(Submit("a", spec()))).error, NoCapacity)
+
+
+# -- several calls in one instance ------------------------------------------------------------------------------------
+
+
+def several(d: Driver, count: int, concurrency: int) -> tuple[str, FunctionSpec]:
+    """One instance with ``count`` calls named 0, 1, 2..., dispatched at START."""
+    function = spec(concurrency=concurrency, max_instances=1)
+    instance = d.warm(function)
+    for number in range(count):
+        assert only(Dispatch, d(Submit(str(number), function), at_ms=0)).instance == instance
+    return instance, function
+
+
+def test_waiting_calls_start_as_many_instances_as_they_fill() -> None:
+    d = Driver()
+    function = spec(concurrency=10)
+    d.generic(function)
+    started = 0
+    for number in range(25):
+        for command in d(Submit(str(number), function)):
+            if isinstance(command, Bind | Fork):
+                started += len(command.instances)
+    assert started == 3
+
+
+def test_a_deadline_ends_its_call_and_lets_the_others_finish_first() -> None:
+    d = Driver()
+    instance, _function = several(d, 3, 3)
+    out = d(Expired("1"), at_ms=30_000)
+    assert only(Fail, out).call == "1"
+    assert Abort("1", instance) in out
+    assert Kill(instance) not in out
+    assert Kill(instance) not in d(Finished(instance, "0"), at_ms=31_000)
+    assert Kill(instance) not in d(Tick(), at_ms=35_000), "the calls that are left have deadlines of their own"
+    assert Kill(instance) in d(Finished(instance, "2"), at_ms=36_000)
+    assert not [c for c in d(Tick(), at_ms=36_500) if isinstance(c, Remove)]
+
+
+def test_an_instance_with_a_call_past_its_deadline_gets_no_new_ones() -> None:
+    d = Driver()
+    instance, function = several(d, 2, 3)
+    d(Expired("1"), at_ms=30_000)
+    out = d(Submit("next", function), at_ms=30_001)
+    assert not [c for c in out if isinstance(c, Dispatch)]
+    d(Expired("0"), at_ms=30_002)
+    assert Kill(instance) in d.out
+
+
+def test_a_crash_fails_every_call_of_its_instance() -> None:
+    d = Driver()
+    instance, _ = several(d, 3, 3)
+    failed = [c.call for c in d(InstanceDown(instance, Cause.EXIT, "code:1")) if isinstance(c, Fail)]
+    assert failed == ["0", "1", "2"]
+
+
+# -- eviction ---------------------------------------------------------------------------------------------------------
+
+
+def loaded(d: Driver, function: FunctionSpec, calls: int, load_ms: int) -> str:
+    """A parked sandbox of the function, which took so long to load and has served so many calls."""
+    booting = [each.id for each in d.pool.sandboxes.values() if each.state is SandboxState.BOOTING]
+    sandbox = booting[0] if booting else d.generic(function)
+    d(SandboxUp(sandbox))
+    at = (d.now - START) / MS + 1
+    bind = only(Bind, d(Submit(f"{function.key}-0", function), at_ms=at))
+    instance = bind.instances[0]
+    d(SandboxReady(sandbox), at_ms=at + load_ms)
+    d(InstanceUp(instance))
+    d(Finished(instance, f"{function.key}-0"))
+    for number in range(1, calls):
+        d(Submit(f"{function.key}-{number}", function))
+        d(Finished(instance, f"{function.key}-{number}"))
+    d(Tick(), at_ms=at + load_ms + 2000)
+    d(InstanceDown(instance, Cause.EXIT, "code:0"))
+    assert Park(sandbox) in d(Tick(), at_ms=at + load_ms + 3000)
+    return sandbox
+
+
+def test_what_is_cheapest_to_bring_back_is_evicted_first() -> None:
+    d = Driver(memory_budget_mb=190)
+    times = {"warm_ns": SECOND, "keep_alive_ns": 3600 * SECOND}
+    slow = loaded(d, spec("slow", **times), calls=3, load_ms=900)
+    quick = loaded(d, spec("quick", **times), calls=3, load_ms=9)
+    ready = next(each.id for each in d.pool.sandboxes.values() if each.state is SandboxState.BOOTING)
+    d(SandboxUp(ready))
+    out = d(Submit("big", spec("big", memory_mb=128)))
+    assert [c.sandbox for c in out if isinstance(c, Remove)][:1] == [quick]
+    assert d.pool.sandboxes[slow].state is SandboxState.PARKED
+
+
+def test_what_is_not_used_any_more_ages_however_often_it_was_used() -> None:
+    clock, old = 0.0, priority(0.0, uses=1000, cost_ns=10_000_000, size_mb=24)
+    evictions = 0
+    while priority(clock, uses=2, cost_ns=10_000_000, size_mb=24) <= old:
+        clock = priority(clock, uses=2, cost_ns=10_000_000, size_mb=24)
+        evictions += 1
+    assert 100 < evictions < 1000
+
+
+def test_min_instances_are_not_evicted() -> None:
+    d = Driver(memory_budget_mb=300)
+    kept = spec("kept", min_instances=1, memory_mb=128)
+    d.generic(kept)
+    bind = only(Bind, d(Prepare(kept)))
+    d(SandboxReady(bind.sandbox))
+    d(InstanceUp(bind.instances[0]))
+    out = d(Submit("big", spec("big", memory_mb=256)), at_ms=1000)
+    assert not [c for c in out if isinstance(c, Stop | Remove)]
+
+
+# -- the keep-alive policy --------------------------------------------------------------------------------------------
+
+MINUTE = 60 * SECOND
+
+
+def at_rest(d: Driver, **changes: Any) -> FunctionSpec:
+    """A function that was called once, at START, whose keep-alive is the policy's business; it is parked."""
+    function = spec(keep_alive_ns=None, warm_ns=SECOND, **changes)
+    instance = d.warm(function)
+    d(Tick(), at_ms=1001)
+    d(InstanceDown(instance, Cause.EXIT, "code:0"), at_ms=1002)
+    d(Tick(), at_ms=6000)
+    return function
+
+
+def own(d: Driver, function: FunctionSpec) -> list[SandboxState]:
+    return [s.state for s in d.pool.functions[function.key].sandboxes.values()]
+
+
+def test_a_function_without_a_duration_is_held_as_long_as_the_policy_says() -> None:
+    d = Driver(keep_alive="fixed", fixed_keep_alive_ns=10 * MINUTE)
+    function = at_rest(d)
+    d(Tick(), at_ms=9.9 * 60_000)
+    assert own(d, function) == [SandboxState.PARKED]
+    d(Tick(), at_ms=10.1 * 60_000)
+    assert own(d, function) == []
+
+
+def test_a_duration_of_its_own_overrides_the_policy() -> None:
+    d = Driver(keep_alive="fixed", fixed_keep_alive_ns=10 * MINUTE)
+    function = spec(keep_alive_ns=2 * SECOND)
+    instance = d.warm(function)
+    d(Tick(), at_ms=2001)
+    d(InstanceDown(instance, Cause.EXIT, "code:0"), at_ms=2002)
+    d(Tick(), at_ms=2500)
+    assert own(d, function) == []
+
+
+def test_a_function_called_by_the_hour_is_loaded_before_the_hour_and_let_go_after_it() -> None:
+    d = Driver()
+    function = at_rest(d)
+    for hour in range(1, 6):
+        minutes_held = 0
+        for minute in range(1, 60):
+            d(Tick(), at_ms=(hour * 60 - 60 + minute) * 60_000 + 30_000)
+            for sandbox in list(d.pool.sandboxes.values()):
+                if sandbox.state is SandboxState.BOOTING:
+                    d(SandboxUp(sandbox.id))
+                elif sandbox.state is SandboxState.BINDING:
+                    d(SandboxReady(sandbox.id))
+                elif sandbox.state is SandboxState.REMOVED:
+                    d(SandboxDown(sandbox.id, Cause.KILLED))
+            minutes_held += bool(own(d, function))
+        out = d(Submit(f"hour-{hour}", function), at_ms=hour * 3_600_000)
+        fork = only(Fork, out) if any(isinstance(c, Fork) for c in out) else only(Bind, out)
+        kind = only(Dispatch, d(InstanceUp(fork.instances[0]))).start if isinstance(fork, Fork) else StartKind.PREWARMED
+        if isinstance(fork, Bind):
+            d(SandboxReady(fork.sandbox))
+            d(InstanceUp(fork.instances[0]))
+        d(Finished(fork.instances[0], f"hour-{hour}"))
+        d(Tick(), at_ms=hour * 3_600_000 + 2000)
+        d(InstanceDown(fork.instances[0], Cause.EXIT, "code:0"))
+        d(Tick(), at_ms=hour * 3_600_000 + 10_000)
+    assert kind is StartKind.PARKED, "the last call found it loaded"
+    assert minutes_held < 30, f"held for {minutes_held} of 59 idle minutes"
+
+
+def test_the_policy_hears_of_an_eviction() -> None:
+    d = Driver(memory_budget_mb=300, keep_alive="fixed")
+    function = at_rest(d)
+    for each in list(d.pool.sandboxes.values()):
+        if each.state is SandboxState.BOOTING:
+            d(SandboxUp(each.id), at_ms=7000)
+    d(Submit("big", spec("big", memory_mb=256)), at_ms=8000)
+    assert own(d, function) == []
+    assert d.pool.policy.outlook(function.key, d.now).keep_until_ns is None
