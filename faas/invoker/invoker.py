@@ -130,8 +130,8 @@ class Invoker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._slow_tick = True
-        self._tick_due_ns = 0
-        self._lag_ns = 0  # how late the loop comes to what is due, smoothed, while calls wait
+        self._turn_ns = 0  # how long the loop takes to come round, smoothed, while calls wait
+        self._turn_began_ns = 0
         self._closed = False
         self._idle = asyncio.Event()
         self._performer = Performer(self)
@@ -304,8 +304,21 @@ class Invoker:
             self._settle_loads(key, event, now)
         if kind is SandboxDown:
             self._performer.lost(event.sandbox)  # type: ignore[union-attr]
-        if self.pool.queued and self._slow_tick and self._ticker is not None:
+        if self.pool.queued:
+            self._wait(now)
+
+    def _wait(self, now: int) -> None:
+        """Calls wait: look often, and at how long the loop takes from here until it has come round."""
+        if self._slow_tick and self._ticker is not None:
+            self._turn_ns = 0
             self._tick()
+        if not self._turn_began_ns:
+            self._turn_began_ns = now
+            self._loop.call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._turn_ns = smoothed(self._turn_ns, max(1, self._now_ns() - self._turn_began_ns))
+        self._turn_began_ns = 0
 
     def _bound_to(self, sandbox: str) -> str:
         session = self.sessions.get(sandbox)
@@ -327,16 +340,12 @@ class Invoker:
     def _tick(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
-        now = self._now_ns()
-        if not self._slow_tick:
-            self._lag_ns = smoothed(self._lag_ns, max(1, now - self._tick_due_ns))
-        self._slow_tick = True
-        self.apply(Tick())
+        self._slow_tick = False  # this one is on its way: see _wait
+        self.apply(Tick(self._turn_ns))
         self._slow_tick = not self.pool.queued
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()
         seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
-        self._tick_due_ns = now + int(seconds * 1e9)
         self._ticker = asyncio.get_running_loop().call_later(seconds, self._tick)
 
     def _drop_unused(self) -> None:
@@ -400,9 +409,7 @@ class Invoker:
         now = self._now_ns()
         run.end_sharing(now)  # before the next call begins on the instance
         reusable = not channel.session.has_exited(channel.instance)
-        busy_ns = now - run.dispatched_ns - 2 * self._lag_ns  # the frame there and back waited for the loop
-        busy_ns = max(busy_ns, min(frame.cpu_ns, now - run.dispatched_ns), 1)
-        self.apply(Finished(channel.instance, frame.invocation_id, reusable, busy_ns))
+        self.apply(Finished(channel.instance, run.call.id, reusable, now - run.dispatched_ns, frame.cpu_ns))
         if run.stream is not None:
             run.bytes_out = run.stream.bytes_out
             self.end(run, None, now=now)

@@ -124,7 +124,10 @@ class Function:
     starting: int = 0
     serving: int = 0  # idle or busy
     running: int = 0  # calls dispatched and not finished
-    run_ns: int = 0  # of a call, smoothed; 0 = not known yet
+    run_ns: int = 0  # from dispatch to answer, smoothed; 0 = not known yet
+    cpu_ns: int = 0  # of that, what instances say they worked
+    looked_ns: int = 0  # the last tick
+    stalled_ns: int = 0  # for how long it has finished nothing though calls run, as of the last tick
     last_finish_ns: int = 0
     busy_since_ns: int = 0
     uses: int = 0  # calls finished since it was last at zero
@@ -140,14 +143,28 @@ class Function:
     def live(self) -> int:
         return self.starting + self.serving
 
-    def note_finish(self, now_ns: int, run_ns: int) -> None:
-        """A call ended; it kept its instance busy for ``run_ns`` (0 = not known)."""
+    def note_finish(self, now_ns: int, run_ns: int, cpu_ns: int) -> None:
+        """A call ended, ``run_ns`` after its dispatch (0 = not known), with ``cpu_ns`` of work."""
         if run_ns > 0:
             self.run_ns = smoothed(self.run_ns, run_ns)
+            self.cpu_ns = smoothed(self.cpu_ns, min(cpu_ns, run_ns))
         self.last_finish_ns = now_ns
+        self.stalled_ns = 0
 
-    def run_estimate_ns(self, now_ns: int) -> int:
-        """How long a call takes; a function that has stopped finishing looks slower the longer that lasts."""
-        if self.run_ns == 0 or self.running == 0:
-            return self.run_ns
-        return max(self.run_ns, now_ns - max(self.last_finish_ns, self.busy_since_ns))
+    def note_time(self, now_ns: int) -> None:
+        """A tick. A function looks slower and slower that finished nothing between two: an answer may lie unread
+        during one, but not any longer.
+        """
+        since_ns = max(self.last_finish_ns, self.busy_since_ns)
+        self.stalled_ns = now_ns - since_ns if self.running and since_ns < self.looked_ns else 0
+        self.looked_ns = now_ns
+
+    def run_estimate_ns(self, turn_ns: int) -> int:
+        """How long a call keeps its instance busy; 0 = not known.
+
+        The node's own turns are not the function's: a frame leaves when the turn is over in which it was written, and
+        an answer is read somewhere in a later one. That is a turn on average, and two at most; half-way is taken off.
+        """
+        if self.run_ns == 0:
+            return 0
+        return max(1, self.cpu_ns, max(self.run_ns, self.stalled_ns) - turn_ns - turn_ns // 2)

@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 _TAKES_FORKS: Final = frozenset({SandboxState.BOUND, SandboxState.BINDING, SandboxState.PARKED})
 
 
-def at_ease(pool: Pool, function: Function) -> bool:
-    """Whether those who wait will have begun in time. A function that stalls later is ``Tick``'s business."""
-    room_ns = function.live * function.spec.concurrency * pool.config.wait_goal_ns
-    return function.live >= BUSY_MIN and 0 < len(function.queue) * function.run_ns <= room_ns
+def steady(function: Function) -> bool:
+    """Whether enough is known and running that another waiting call changes nothing before the next ``Tick``."""
+    return function.serving >= BUSY_MIN and function.run_ns > 0
 
 
 def grow(pool: Pool, function: Function, now: int) -> None:
     """Start what the waiting calls need, as far as limits allow; ``short_of`` remembers what stood in the way."""
     spec = function.spec
-    need = instances_short(pool, function, now)
+    need = instances_short(pool, function)
     load_only = need <= 0 and function.wanted and not function.sandboxes
     function.short_of = ""
     if need <= 0 and not load_only:
@@ -50,13 +49,13 @@ def grow(pool: Pool, function: Function, now: int) -> None:
         need -= fits
 
 
-def instances_short(pool: Pool, function: Function, now: int) -> int:
+def instances_short(pool: Pool, function: Function) -> int:
     spec = function.spec
     wanted = instances_wanted(
         function.serving,
         len(function.queue),
         spec.concurrency,
-        function.run_estimate_ns(now),
+        function.run_estimate_ns(pool.turn_ns),
         pool.config.wait_goal_ns,
     )
     if function.wanted and not function.draining:

@@ -72,6 +72,7 @@ class Pool:
         self.memory_mb = 0
         self.queued = 0
         self.closing = False
+        self.turn_ns = 0  # see Tick
         self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
         self.eviction_clock = 0.0  # see eviction
         self.new_id = new_id
@@ -129,7 +130,7 @@ class Pool:
         self.calls[call.id] = call
         function.queue.append(call)
         self.queued += 1
-        if not growth.at_ease(self, function):
+        if not growth.steady(function):
             growth.grow(self, function, now)
 
     def _refusal(self, function: Function, now: int) -> FaasError | None:
@@ -178,7 +179,7 @@ class Pool:
         instance, function = call.instance, call.function
         del instance.calls[call.id]
         function.running -= 1
-        function.note_finish(now, event.run_ns)
+        function.note_finish(now, event.run_ns, event.cpu_ns)
         sandbox = instance.sandbox
         sandbox.used_ns = now
         sandbox.clock = self.eviction_clock
@@ -279,7 +280,7 @@ class Pool:
         sandbox.move(SandboxState.GENERIC, now)
         if function is None:
             return
-        need = growth.instances_short(self, function, now)
+        need = growth.instances_short(self, function)
         if need <= 0 and not (function.wanted and not function.sandboxes):
             return
         fits = growth.affordable(self, function, min(max(need, 0), growth.slots(self, function)), 0, now)
@@ -430,9 +431,11 @@ class Pool:
 
     # -- time -------------------------------------------------------------------------------------------------------
 
-    def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002
+    def _tick(self, event: Tick, now: int) -> None:
+        self.turn_ns = event.turn_ns
         upkeep.enforce_limits(self, now)
         for function in list(self.functions.values()):
+            function.note_time(now)
             upkeep.rest(self, function, now)
             if function.queue or function.wanted:
                 growth.grow(self, function, now)
