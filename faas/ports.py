@@ -176,14 +176,12 @@ class Entry:
     """What the journal keeps per attempt: the usage record and what else the invocation record shows.
 
     ``detail`` keys used: ``error`` (dict: code, error_type, message, traceback), ``exit``, ``trace_parent``.
-    ``sequence`` is given by the journal: 1, 2, 3... without a gap; so is ``packed``, its form on disk, which the
-    ledger stores as it is (empty = not journalled, to be packed).
+    ``sequence`` is given by the journal: 1, 2, 3... without a gap.
     """
 
     record: UsageRecord
     detail: dict[str, Any] = field(default_factory=dict)
     sequence: int = 0
-    packed: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

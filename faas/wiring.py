@@ -98,7 +98,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         client = store.client
         registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
         key = await admin_key(keys, access, ours=store.embedded is not None, say=say)
-        ledger = RedisLedger(client, record_ms=settings.record_retention_ms, raw_ms=settings.record_retention_ms)
+        ledger = RedisLedger(client, keep_ms=settings.record_retention_ms)
         logs = RedisLogSink(client, clock, stream_lines_max=settings.log_lines)
         await stack.enter_async_context(_running(logs.run(), logs.close))
         journal = Journal(settings.home / "journal")

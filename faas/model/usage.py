@@ -47,19 +47,3 @@ class UsageRecord:
 
 
 FIELDS: tuple[str, ...] = tuple(UsageRecord.__slots__)
-
-
-def to_row(record: UsageRecord) -> list[str | int]:
-    """The record as a list in field order: the form in the journal and the ledger."""
-    return [getattr(record, name) for name in FIELDS]
-
-
-def from_row(row: list[str | int]) -> UsageRecord:
-    """Inverse of ``to_row``; raises ``ValueError`` on a row of another length or with wrong types."""
-    if len(row) != len(FIELDS):
-        raise ValueError(f"a usage record has {len(FIELDS)} fields, this row has {len(row)}")
-    for name, value in zip(FIELDS, row, strict=True):
-        wanted = str if UsageRecord.__annotations__[name] == "str" else int
-        if type(value) is not wanted:
-            raise ValueError(f"usage record field {name} is {type(value).__name__}, wanted {wanted.__name__}")
-    return UsageRecord(*row)  # type: ignore[arg-type]

@@ -185,7 +185,6 @@ class EmbeddedValkey:
             "aof-load-truncated": "yes",
             "maxmemory": 0,
             "maxmemory-policy": "noeviction",
-            "list-compress-depth": 1,  # raw usage records: all but the ends of each hour's list
         }
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 

@@ -28,16 +28,19 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from faas.ports import Entry
-from faas.stores.codec import Encoder, unpack
+from faas.stores.batch import Batch
+from faas.stores.codec import Encoder
 from faas.stores.segments import (
     MAGIC,
     JournalDamaged,
     Name,
+    check_version,
     frame,
     lock,
     new_name,
@@ -50,7 +53,8 @@ from faas.stores.segments import (
 log = logging.getLogger("faas.stores.journal")
 
 SEGMENT_BYTES_MAX: Final = 8 * 2**20
-TAIL_ENTRIES_MAX: Final = 4096  # kept in memory for the flusher; what is older is read back from disk
+TAIL_BYTES_MAX: Final = 2**20  # kept in memory for the flusher; what is older is read back from disk
+BATCH_BYTES_MAX: Final = 2**20  # of one batch, unless a single entry is larger
 
 
 class _Position(NamedTuple):
@@ -68,8 +72,9 @@ class Journal:
         """Open or create. Raises ``Conflict`` when another process has it open, ``JournalDamaged``, ``OSError``."""
         self._dir = directory
         self._segment_bytes_max = segment_bytes_max
-        self._encoder = Encoder()
-        self._tail: deque[Entry] = deque()
+        self._pack = Encoder().pack
+        self._tail: deque[bytes] = deque()  # the newest frames
+        self._tail_bytes = 0
         self._retired: deque[int] = deque()  # descriptors of full segments that ``sync`` has yet to sync and close
         self._sync_lock = threading.Lock()
         self._dirty = False
@@ -131,8 +136,7 @@ class Journal:
         ``ValueError`` when it is too large.
         """
         sequence = self._sequence + 1
-        packed = self._encoder.pack(entry)
-        data = frame(sequence, packed)
+        data = frame(sequence, self._pack(entry))
         if self._torn:
             self._cut_torn_end()
         if self._offset >= self._segment_bytes_max:
@@ -147,13 +151,12 @@ class Journal:
             self._cut_torn_end()
             raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes fitted", str(self._dir))
         self._offset += written
-        self._sequence = sequence
+        self._sequence = entry.sequence = sequence
         self._dirty = True
-        entry.sequence = sequence
-        entry.packed = packed
-        self._tail.append(entry)
-        if len(self._tail) > TAIL_ENTRIES_MAX:
-            self._tail.popleft()
+        self._tail.append(data)
+        self._tail_bytes += written
+        while self._tail_bytes > TAIL_BYTES_MAX:
+            self._tail_bytes -= len(self._tail.popleft())
         return sequence
 
     def _cut_torn_end(self) -> None:
@@ -182,46 +185,53 @@ class Journal:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def pending(self, after_sequence: int, limit: int) -> list[Entry]:
+    def pending(self, after_sequence: int, limit: int) -> Batch:
         """Up to ``limit`` entries that follow ``after_sequence``, in order, all of one name; empty at the end.
 
         They begin later than the next one only where a damaged segment had to be given up (said in the log).
         Raises ``ValueError`` when the next one was trimmed, ``JournalDamaged``, ``OSError``.
         """
         if after_sequence >= self._sequence:
-            return []
+            return Batch(self._sequence + 1, [])
         if after_sequence + 1 < self.first_kept:
             raise ValueError(f"entry {after_sequence + 1} was trimmed, the oldest is {self.first_kept}")
         tail = self._tail
-        if tail and tail[0].sequence <= after_sequence + 1:
-            while tail[0].sequence <= after_sequence:
-                tail.popleft()
-            return list(islice(tail, limit))
-        entries = self._read(after_sequence, limit)
-        if entries:
-            name = self.name_of(entries[0].sequence)
-            while self.name_of(entries[-1].sequence) != name:
-                entries.pop()
-        return entries
+        before = self._sequence - len(tail)  # the tail's first entry comes after this one
+        if before > after_sequence:
+            return self._read(after_sequence, limit)
+        for _ in range(after_sequence - before):
+            self._tail_bytes -= len(tail.popleft())
+        return Batch(after_sequence + 1, list(islice(tail, limit)))
 
-    def _read(self, after_sequence: int, limit: int) -> list[Entry]:
-        """From disk, going on where the last reading ended if that is where ``after_sequence`` is."""
+    def _read(self, after_sequence: int, limit: int) -> Batch:
+        """From disk."""
+        first, frames, size, name = 0, list[bytes](), 0, None
+        for at, framed in self._frames(after_sequence):
+            if not frames:
+                first, name = at.after, self.name_of(at.after)
+            elif self.name_of(at.after) != name:
+                break
+            frames.append(framed)
+            size += len(framed)
+            self._position = at
+            if len(frames) == limit or size >= BATCH_BYTES_MAX:
+                break
+        return Batch(first, frames)
+
+    def _frames(self, after_sequence: int) -> Iterator[tuple[_Position, bytes]]:
+        """What follows on disk, each frame with the position after it; from where the last reading ended, if it can."""
         at = self._position
         if at.after != after_sequence or at.segment not in self._segments:
             at = self._start_of(max(first for first in self._segments if first <= after_sequence + 1))
-        entries: list[Entry] = []
-        while len(entries) < limit and at.after < self._sequence:
-            for sequence, end, packed in scan(self._path(at.segment), at.offset):
+        while at.after < self._sequence:
+            for sequence, end, framed in scan(self._path(at.segment), at.offset):
                 at = _Position(sequence, at.segment, end)
                 if sequence > after_sequence:
-                    record, detail = unpack(packed)
-                    entries.append(Entry(record, detail, sequence, packed))
-                if len(entries) == limit or sequence == self._sequence:
+                    yield at, framed
+                if sequence == self._sequence:
                     break
             else:
                 at = self._next_segment(at)
-        self._position = at
-        return entries
 
     def _start_of(self, segment: int) -> _Position:
         return _Position(segment - 1, segment, len(MAGIC))
@@ -308,7 +318,8 @@ class Journal:
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         size = os.fstat(self._fd).st_size
         self._sequence, self._offset = first - 1, len(MAGIC)
-        for sequence, end, _packed in scan(path, len(MAGIC)):
+        check_version(path)
+        for sequence, end, _framed in scan(path, len(MAGIC)):
             if sequence != self._sequence + 1:
                 break
             self._sequence, self._offset = sequence, end

@@ -3,9 +3,19 @@
 Theory of operation
 -------------------
 One script call per batch. It knows the last sequence of each journal name, ignores what it has seen, refuses a gap,
-and otherwise adds the batch to the hourly sums, keeps the raw rows for audit and the invocation records for people,
-all in one atomic step. So a batch may be sent any number of times, cut in any way, by a node that died in between:
-the sums come out the same. Rows are stored as the journal packed them; Python packs nothing twice.
+and otherwise adds the batch to the hourly sums and keeps the entries, all in one atomic step. So a batch may be sent
+any number of times, cut in any way, by a node that died in between: the sums come out the same. The bytes are those
+that the journal wrote; on this side nobody takes them apart.
+
+Entries are kept once, for audit and for people, by the hour in which the attempt began: a batch adds one *part* per
+context to the list of the function in that hour, and that list is dropped as a whole when its time has come. What
+leads to a part:
+
+* an invocation's id, which begins with the time it was made: pointers of parts are kept by that time, whenever the
+  attempt began or came (``RedisRecords.get``);
+* a function, newest first: each part says what time all parts before it began before, so reading its lists from the
+  end may stop as soon as nothing newer can follow (``RedisRecords.list``);
+* an hour: its functions are listed in a hash (``RedisLedger.records``).
 
 ``durable`` answers for what *this* ledger was told is applied: it first checks on the same connection that the server
 still has it (a server that was killed may have lost its last second), then has the server wait for its disk. Only
@@ -14,6 +24,9 @@ after that may the journal forget.
 
 from __future__ import annotations
 
+import builtins
+import struct
+from binascii import unhexlify
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,38 +34,35 @@ import msgpack  # type: ignore[import-untyped]
 from redis.exceptions import ResponseError
 
 from faas.metering.present import invocation_record
-from faas.metering.sums import HOUR_MS, METRICS, Group, Report, amounts, check_dimensions, group_of, hour_of
+from faas.metering.sums import HOUR_MS, METRICS, Group, Report, amounts, check_dimensions, group_of
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.usage import NS_PER_MS, UsageRecord
 from faas.ports import Entry, UsageRow
-from faas.stores.codec import Encoder, unpack, unpack_rows
+from faas.stores.batch import Batch
+from faas.stores.codec import ID_BYTES, ROW_ATTEMPT, ROW_ID, ROW_STARTED_NS, Encoder, Part, detail_of, unpack_part
 from faas.stores.redis_client import Client, ask, edge, script
 from faas.stores.segments import base_of
 
 DAY_MS: Final = 24 * HOUR_MS
 WAIT_AOF_MS: Final = 3000  # an fsync each second, and a slow disk
 HOURS_PER_READ: Final = 4  # a few ms of work between two awaits
-BATCHES_PER_READ: Final = 4
+PARTS_PER_READ: Final = 8  # at first
+PARTS_PER_READ_MAX: Final = 1024
+READ_BYTES: Final = 64 * 1024  # aimed at, of parts in one reading: some ms of work
 LIST_MAX: Final = 1000
+SPAN_BITS: Final = 14  # the ids of 2^14 ms share a list of pointers; as in apply_usage.lua
 
 _LIMB: Final = 1 << 40
 
 
 class RedisLedger:
-    """``Ledger``. ``raw_ms``, ``record_ms`` (kept for) and ``records_max`` (kept per function) bound its memory."""
+    """``Ledger``. Entries are kept for ``keep_ms`` after their hour."""
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        raw_ms: int = 7 * DAY_MS,
-        record_ms: int = 7 * DAY_MS,
-        records_max: int = 10_000,
-    ) -> None:
+    def __init__(self, client: Client, *, keep_ms: int = 7 * DAY_MS) -> None:
         self._client = client
         self._apply = script(client, "apply_usage")
         self._read = script(client, "read_usage")
-        self._limits = (raw_ms, record_ms, records_max)
+        self._keep_ms = keep_ms
         self._told: dict[str, int] = {}  # journal name -> last sequence the server said it has
         self._encoder = Encoder()
         self._wait_aof = True
@@ -60,30 +70,15 @@ class RedisLedger:
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         if not entries:
             return await self.last_sequence(journal_id)
-        first = entries[0].sequence
-        if entries[-1].sequence - first != len(entries) - 1:
-            raise ValueError("the entries of a batch have consecutive sequences")
-        args: list[str | int | bytes] = [journal_id, base_of(journal_id), first, *self._limits, self._pack(entries)]
+        batch = entries if isinstance(entries, Batch) else Batch.of(entries, self._encoder)
+        args: list[str | int | bytes] = [journal_id, base_of(journal_id), self._keep_ms, b"".join(batch.frames)]
         with edge():
-            applied, last = await self._apply(keys=["faas:journals", "faas:usage:hours"], args=args)
+            applied, last = await self._apply(keys=["faas:journals", "faas:usage:hours", "faas:parts:hours"], args=args)
         if not applied:
             self._told.pop(journal_id, None)
-            raise Conflict(f"The ledger has journal {journal_id} up to {last}, so it cannot take {first}.")
+            raise Conflict(f"The ledger has journal {journal_id} up to {last}, so it cannot take {batch.first}.")
         self._told[journal_id] = int(last)
         return int(last)
-
-    def _pack(self, entries: Sequence[Entry]) -> bytes:
-        """Runs of entries of one hour: the script cannot tell the hour exactly from a double."""
-        runs: list[list[int | bytes]] = []
-        hour = -1
-        for entry in entries:
-            if (entry_hour := hour_of(entry.record.started_at_ns)) != hour:
-                hour = entry_hour
-                run: list[int | bytes] = [hour]
-                runs.append(run)
-            run.append(entry.packed or self._encoder.pack(entry))
-        packed: bytes = msgpack.packb(runs, use_bin_type=False)  # the script's reader knows no bin type
-        return packed
 
     async def last_sequence(self, journal_id: str) -> int:
         found = await ask(self._client.hget("faas:journals", journal_id))
@@ -130,20 +125,19 @@ class RedisLedger:
     async def usage(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
         """Sums over ``start_ms <= started_at < end_ms``, ordered by labels. Raises ``InvalidRequest``.
 
-        Whole hours come from the hourly sums. Where the range begins or ends within an hour, that hour's raw rows are
+        Whole hours come from the hourly sums. Where the range begins or ends within an hour, that hour's entries are
         added up; once they have expired, an hour counts when its beginning is in the range.
         """
         check_dimensions([*by, *where])
         report = Report(by, where)
-        hours = await self._hours(start_ms, end_ms)
         whole: list[int] = []
-        for hour in hours:
+        for hour in await self._hours("faas:usage:hours", start_ms, end_ms):
             begins, ends = hour * HOUR_MS, (hour + 1) * HOUR_MS
             if start_ms <= begins and ends <= end_ms:
                 whole.append(hour)
-            elif await ask(self._client.exists(f"faas:raw:{hour}")):
-                async for batch in self._raw(hour):
-                    for record in _within(batch, start_ms, end_ms):
+            elif await ask(self._client.exists(f"faas:parts:{hour}")):
+                async for records in self._within(hour, start_ms, end_ms):
+                    for record in records:
                         report.add(hour, group_of(record), amounts(record))
             elif start_ms <= begins:
                 whole.append(hour)
@@ -153,16 +147,16 @@ class RedisLedger:
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]:
         """Raw records of ``start_ms <= started_at < end_ms`` that are still kept, ordered by start and id."""
         found: list[UsageRecord] = []
-        for hour in await self._hours(start_ms, end_ms):
-            async for batch in self._raw(hour):
-                found += _within(batch, start_ms, end_ms)
+        for hour in await self._hours("faas:parts:hours", start_ms, end_ms):
+            async for records in self._within(hour, start_ms, end_ms):
+                found += records
         return sorted(found, key=lambda record: (record.started_at_ns, record.id))
 
-    async def _hours(self, start_ms: int, end_ms: int) -> list[int]:
+    async def _hours(self, key: str, start_ms: int, end_ms: int) -> list[int]:
         if end_ms <= start_ms:
             return []
         first, last = start_ms // HOUR_MS, (end_ms - 1) // HOUR_MS
-        found = await ask(self._client.zrange("faas:usage:hours", str(first), str(last), byscore=True))
+        found = await ask(self._client.zrange(key, str(first), str(last), byscore=True))
         return [int(hour) for hour in found]
 
     async def _add_cells(self, hours: Sequence[int], report: Report) -> None:
@@ -178,42 +172,92 @@ class RedisLedger:
                     group = groups.get(field) or groups.setdefault(field, _group(field))
                     report.add(hour, group, _sums(limbs))
 
-    async def _raw(self, hour: int) -> AsyncIterator[list[UsageRecord]]:
-        """Raw records a few batches at a time, so that a large hour neither fills memory nor holds up the loop."""
-        start = 0
-        while batches := await ask(self._client.lrange(f"faas:raw:{hour}", start, start + BATCHES_PER_READ - 1)):
-            start += len(batches)
-            yield unpack_rows(b"".join(batches))
+    async def _within(self, hour: int, start_ms: int, end_ms: int) -> AsyncIterator[list[UsageRecord]]:
+        """An hour's records in a range, some at a time: a large hour neither fills memory nor holds up the loop."""
+        start_ns, end_ns = start_ms * NS_PER_MS, end_ms * NS_PER_MS
+        for function in await ask(self._client.hkeys(f"faas:parts:{hour}")):
+            async for parts in self._parts(f"faas:parts:{hour}:{function.decode()}"):
+                for part in parts:
+                    yield [part.record(row) for row in part.rows if start_ns <= row[ROW_STARTED_NS] < end_ns]
+
+    async def _parts(self, key: str) -> AsyncIterator[list[Part]]:
+        start, count = 0, PARTS_PER_READ
+        while found := await ask(self._client.lrange(key, start, start + count - 1)):
+            yield [unpack_part(part) for part in found]
+            start += count
+            count = _next_count(count, found)
 
 
 class RedisRecords:
     """``RecordStore`` on what the ledger's script keeps."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._find = script(client, "find_parts")
+        self._newest = script(client, "newest_parts")
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None:
-        packed = await ask(self._client.get(f"faas:inv:{namespace}:{invocation_id}"))
-        return _shown(packed) if packed is not None else None
+        """The last attempt there is a record of."""
+        try:
+            packed_id = unhexlify(invocation_id)
+        except ValueError:
+            return None
+        if packed_id.hex() != invocation_id or len(packed_id) != ID_BYTES:
+            return None
+        span, in_span_ms = divmod(int.from_bytes(packed_id[:6], "big"), 1 << SPAN_BITS)
+        with edge():
+            found = await self._find(keys=[f"faas:ids:{span}"], args=[f"{namespace}:", in_span_ms, packed_id])
+        parts = [unpack_part(part) for part in found]
+        attempts = [(part, row) for part in parts for row in part.rows if row[ROW_ID] == packed_id]
+        if not attempts:
+            return None
+        return _shown(*max(attempts, key=lambda attempt: attempt[1][ROW_ATTEMPT]))
 
     async def list(self, namespace: str, function: str, limit: int) -> list[dict[str, Any]]:
-        """The newest ``limit`` (at most 1000), newest first."""
+        """The newest ``limit`` (at most 1000), newest first; of each invocation the last attempt."""
         limit = min(limit, LIST_MAX)
-        if limit <= 0:
-            return []
-        ids = await ask(self._client.zrevrange(f"faas:invs:{namespace}:{function}", 0, limit - 1))
-        if not ids:
-            return []
-        found = await ask(self._client.mget([f"faas:inv:{namespace}:{i.decode()}" for i in ids]))
-        return [_shown(packed) for packed in found if packed is not None]
+        newest: builtins.list[_Attempt] = []
+        hour, index, count = "+inf", -1, PARTS_PER_READ
+        while limit > 0:
+            with edge():
+                found = await self._newest(
+                    keys=["faas:parts:hours"], args=[f"{namespace}:{function}", hour, index, count]
+                )
+            if not found:
+                break
+            hour, index, *packed = found
+            parts = [unpack_part(part) for part in packed]
+            newest = _newest([*newest, *((part, row) for part in parts for row in part.rows)], limit)
+            before_ms = parts[0].before_ms if index else hour * HOUR_MS
+            if len(newest) == limit and newest[-1][1][ROW_STARTED_NS] >= before_ms * NS_PER_MS:
+                break  # whatever comes now is older
+            count = _next_count(count, packed)
+        return [_shown(part, row) for part, row in newest]
 
 
-def _shown(packed: bytes) -> dict[str, Any]:
-    return invocation_record(*unpack(packed))
+_Attempt = tuple[Part, list[Any]]  # where a row is, and the row
 
 
-def _within(records: Sequence[UsageRecord], start_ms: int, end_ms: int) -> list[UsageRecord]:
-    return [r for r in records if start_ms * NS_PER_MS <= r.started_at_ns < end_ms * NS_PER_MS]
+def _newest(attempts: Sequence[_Attempt], limit: int) -> list[_Attempt]:
+    """The last attempt of each invocation, newest first."""
+    last: dict[bytes, _Attempt] = {}
+    for attempt in attempts:
+        row = attempt[1]
+        known = last.get(row[ROW_ID])
+        if known is None or known[1][ROW_ATTEMPT] < row[ROW_ATTEMPT]:
+            last[row[ROW_ID]] = attempt
+    return sorted(last.values(), key=lambda each: (each[1][ROW_STARTED_NS], each[1][ROW_ID]), reverse=True)[:limit]
+
+
+def _shown(part: Part, row: list[Any]) -> dict[str, Any]:
+    return invocation_record(part.record(row), detail_of(row))
+
+
+def _next_count(count: int, found: Sequence[bytes]) -> int:
+    """How many parts to read next: they are anything from one entry to hundreds."""
+    size = sum(map(len, found))
+    if size < READ_BYTES // 2:
+        return min(2 * count, PARTS_PER_READ_MAX)
+    return max(1, count // 2) if size > READ_BYTES else count
 
 
 def _group(field: bytes) -> Group:
@@ -221,8 +265,9 @@ def _group(field: bytes) -> Group:
     return Group(*field.decode().split("\0"))
 
 
-def _sums(limbs: bytes) -> list[int]:
-    """Low and high limb per metric, to one integer each; what a newer writer appended is left out."""
-    numbers: list[int] = msgpack.unpackb(limbs)
-    lows, highs = numbers[0 : 2 * len(METRICS) : 2], numbers[1 : 2 * len(METRICS) : 2]
-    return [low + high * _LIMB for low, high in zip(lows, highs, strict=True)] if any(highs) else lows
+def _sums(stored: bytes) -> list[int]:
+    """One integer per metric from its limbs; what a newer writer appended is left out."""
+    count = stored[0]
+    limbs = [int(limb) for limb in struct.unpack(f">{(len(stored) - 1) // 8}d", stored[1:])]
+    lows, highs = limbs[:count], limbs[count:]
+    return [low + high * _LIMB for low, high in zip(lows, highs or [0] * count, strict=True)][: len(METRICS)]

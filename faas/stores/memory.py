@@ -100,13 +100,13 @@ class MemoryKeyStore:
         self._clock = clock
         self._keys: dict[str, ApiKey] = {}
 
-    async def first(self) -> tuple[ApiKey, str] | None:
+    async def first(self, secret: str = "") -> tuple[ApiKey, str] | None:
         if any(ADMIN in key.scopes for key in self._keys.values()):
             return None
-        return await self.create(EVERY_NAMESPACE, (ADMIN,))
+        return await self.create(EVERY_NAMESPACE, (ADMIN,), secret)
 
-    async def create(self, namespace: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
-        key, secret = new_key(namespace, scopes, self._clock), new_secret()
+    async def create(self, namespace: str, scopes: Sequence[str], secret: str = "") -> tuple[ApiKey, str]:
+        key, secret = new_key(namespace, scopes, self._clock), secret or new_secret()
         self._keys[digest_of(secret)] = key
         return key, secret
 
@@ -127,13 +127,11 @@ class MemoryKeyStore:
 class MemoryLedger:
     """``Ledger`` and ``RecordStore`` in one. While ``available`` is False every call raises ``StoreUnavailable``."""
 
-    def __init__(self, *, records_max: int = 10_000) -> None:
+    def __init__(self) -> None:
         self.available = True
-        self._records_max = records_max
         self._last: dict[str, int] = {}
         self._usage: list[UsageRecord] = []
         self._shown: dict[tuple[str, str], Entry] = {}
-        self._counts: dict[tuple[str, str], int] = {}  # shown per function
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         last = await self.last_sequence(journal_id)
@@ -152,12 +150,6 @@ class MemoryLedger:
         shown = self._shown.get(key)
         if shown is None or record.attempt > shown.record.attempt:
             self._shown[key] = entry
-        function = record.namespace, record.function
-        self._counts[function] = self._counts.get(function, 0) + (shown is None)
-        if self._counts[function] > self._records_max:
-            oldest = self._newest(*function)[-1].record
-            del self._shown[oldest.namespace, oldest.invocation_id]
-            self._counts[function] -= 1
 
     def _newest(self, namespace: str, function: str) -> builtins.list[Entry]:
         found = [e for e in self._shown.values() if (e.record.namespace, e.record.function) == (namespace, function)]

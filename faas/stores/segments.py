@@ -1,8 +1,8 @@
 """The journal's files: segments of entries, and the list of its names.
 
-segment  = MAGIC entry*                         NNNNNNNNNNNNNNNNNNNN.log, N = sequence of its first entry
-entry    = u32 length of body | u32 CRC-32 of body | body
-body     = u64 sequence | packed entry (``faas.stores.codec``)
+segment  = MAGIC frame*                         NNNNNNNNNNNNNNNNNNNN.log, N = sequence of its first entry
+frame    = u32 length of packed entry | u32 CRC-32 of it, begun with the sequence | u64 sequence | packed entry
+packed   = see ``faas.stores.codec``
 names    = a line ``UUID@BASE`` per name, oldest first: entries after BASE, up to the next name's BASE
 """
 
@@ -19,12 +19,13 @@ from typing import Final, NamedTuple
 
 from faas.model.errors import Conflict
 
-MAGIC: Final = b"FAASJRN1"
+MAGIC: Final = b"FAASJRN2"
 ENTRY_BYTES_MAX: Final = 4 * 2**20
 READ_BYTES: Final = 256 * 1024
 
-_HEAD: Final = struct.Struct(">II")
-_SEQUENCE: Final = struct.Struct(">Q")
+_HEAD: Final = struct.Struct(">IIQ")
+_HEAD_BYTES: Final = _HEAD.size
+_U32: Final = 2**32 - 1
 
 
 class JournalDamaged(Exception):
@@ -57,14 +58,19 @@ def base_of(journal_id: str) -> int:
 
 def frame(sequence: int, packed: bytes) -> bytes:
     """One entry as it is on disk. Raises ``ValueError`` when it is larger than ``ENTRY_BYTES_MAX``."""
-    if len(packed) > ENTRY_BYTES_MAX:
-        raise ValueError(f"a journal entry may hold {ENTRY_BYTES_MAX} bytes, this one has {len(packed)}")
-    body = _SEQUENCE.pack(sequence) + packed
-    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+    length = len(packed)
+    if length > ENTRY_BYTES_MAX:
+        raise ValueError(f"a journal entry may hold {ENTRY_BYTES_MAX} bytes, this one has {length}")
+    return _HEAD.pack(length, zlib.crc32(packed, sequence & _U32), sequence) + packed
+
+
+def packed_of(framed: bytes) -> bytes:
+    """The packed entry of a whole frame."""
+    return framed[_HEAD_BYTES:]
 
 
 def scan(path: Path, offset: int) -> Iterator[tuple[int, int, bytes]]:
-    """``(sequence, offset of its end, packed)`` of each whole entry from ``offset`` on; ends at the first bad one.
+    """``(sequence, offset of its end, frame)`` of each whole frame from ``offset`` on; ends at the first bad one.
 
     A file that does not begin as a segment does has none. Raises ``OSError``.
     """
@@ -72,15 +78,26 @@ def scan(path: Path, offset: int) -> Iterator[tuple[int, int, bytes]]:
         if file.read(len(MAGIC)) != MAGIC:
             return
         file.seek(offset)
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            length, crc = _HEAD.unpack(head)
-            if not _SEQUENCE.size < length <= _SEQUENCE.size + ENTRY_BYTES_MAX:
+        while len(head := file.read(_HEAD_BYTES)) == _HEAD_BYTES:
+            length, crc, sequence = _HEAD.unpack(head)
+            if not 0 < length <= ENTRY_BYTES_MAX:
                 return
-            body = file.read(length)
-            if len(body) != length or zlib.crc32(body) != crc:
+            packed = file.read(length)
+            if len(packed) != length or zlib.crc32(packed, sequence & _U32) != crc:
                 return
-            offset += _HEAD.size + length
-            yield _SEQUENCE.unpack_from(body)[0], offset, body[_SEQUENCE.size :]
+            offset += _HEAD_BYTES + length
+            yield sequence, offset, head + packed
+
+
+def check_version(path: Path) -> None:
+    """Raises ``JournalDamaged`` when the segment has the format of another version."""
+    with path.open("rb") as file:
+        magic = file.read(len(MAGIC))
+    if magic[:-1] == MAGIC[:-1] and magic != MAGIC:
+        raise JournalDamaged(
+            f"{path} was written by another version. Run and stop that one, which sends what is in there, and then"
+            f" move {path.parent} away."
+        )
 
 
 def lock(directory: Path) -> int:

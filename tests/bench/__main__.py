@@ -17,7 +17,6 @@ from tests.bench.node import ROOT, BenchError, Node, Server, running_echo, runni
 from tests.bench.report import Row, Verdict, as_json, text_table, write_readme
 
 LATER = (
-    Row("start from parked", bar="<= 5 ms", verdict=Verdict.LATER, note="sandboxes are not parked yet"),
     Row("start from zero with numpy", bar="<= 3 x hello", verdict=Verdict.LATER, note="comes with a later issue"),
     Row("queue trigger, batch 10", bar=">= 5,000/s", verdict=Verdict.LATER, note="there are no queues yet"),
     Row("metering cost", bar="<= 5 %", verdict=Verdict.LATER, note="there is no node without metering to compare with"),
@@ -29,7 +28,9 @@ Section = Callable[[], list[Row]]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--engine", default="auto", choices=("auto", "docker", "process"))
-    parser.add_argument("--only", default="", help="sections, comma-separated: warm, cold, deploy, burst, memory, wrk")
+    parser.add_argument(
+        "--only", default="", help="sections, comma-separated: warm, cold, parked, deploy, burst, memory, wrk"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of warm calls, deploys and bursts")
     parser.add_argument("--samples", type=int, default=100, help="starts from zero; at least 60")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
@@ -43,6 +44,7 @@ def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, S
     found: dict[str, Section] = {
         "warm": lambda: warm.measure(node, echo, given.rounds, say),
         "cold": lambda: starts.cold(node, max(given.samples, starts.SAMPLES_MIN), 100.0, say),
+        "parked": lambda: starts.parked(node, max(given.samples, starts.SAMPLES_MIN), 60.0, say),
         "burst": lambda: starts.burst(node, given.rounds, say),
         "deploy": lambda: starts.deploy(node, given.rounds, say),
         "memory": lambda: memory.measure(node, say),

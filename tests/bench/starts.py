@@ -20,6 +20,8 @@ EVENT = {"name": "world"}
 COPIES = 3  # of hello, called in turn
 SAMPLES_MIN = 60
 MS = 1_000_000
+AT_REST = {"generic", "parked"}
+PARKED_P50 = Bar("p50 <= 5 ms", 5 * MS)
 COLD_P50, COLD_P99 = Bar("<= 10 ms", 10 * MS), Bar("<= 25 ms", 25 * MS)
 DEPLOY = Bar("<= 1 s", 1000 * MS)
 BURST = Bar("<= 1 s", 1000 * MS)
@@ -85,6 +87,63 @@ def cold_row(took_ns: list[int], others: Counter[str], phases: list[str]) -> Row
         bar=f"{COLD_P50.text} / {COLD_P99.text.removeprefix('<= ')}",
         verdict=Verdict.PASS if met else Verdict.SHORT,
         note=note + (f"; not counted: {dict(others)}" if others else ""),
+        values={"p50_ns": p50, "p99_ns": p99, "samples_ns": took_ns, "others": dict(others)},
+    )
+
+
+# -- a start from parked ----------------------------------------------------------------------------------------------
+
+
+def parked(node: Node, samples: int, seconds_max: float, say: report.Say) -> list[Row]:
+    """First calls of a version that has just been deployed: loaded, without an instance, frozen. Thaw, fork, answer."""
+    name = "hello-parked"
+    took: list[int] = []
+    phases: list[str] = []
+    others: Counter[str] = Counter()
+    end = time.monotonic() + seconds_max
+    try:
+        while len(took) < samples and (len(took) < SAMPLES_MIN or time.monotonic() < end):
+            if sum(others.values()) > samples:
+                break
+            if len(took) % 20 == 0:
+                say(f"starts from parked, {len(took)} of {samples}")
+            node.deploy(HELLO, name)
+            wait_parked(node, name)
+            begin = time.perf_counter_ns()
+            reply = node.call(name, EVENT)
+            elapsed = time.perf_counter_ns() - begin
+            kind = reply.headers.get("faas-start", "no Faas-Start")
+            if kind == "parked":
+                took.append(elapsed)
+                phases.append(reply.headers.get("server-timing", ""))
+            else:
+                others[kind] += 1
+    finally:
+        node.delete(name)
+    return [parked_row(took, others, phases)]
+
+
+def wait_parked(node: Node, name: str) -> None:
+    """Until the newest version's sandbox is parked and nothing else is on its way. Raises `BenchError`."""
+    end = time.monotonic() + 30
+    while [each["state"] for each in node.sandboxes(name)] != ["parked"] or set(node.counts("sandboxes")) != AT_REST:
+        if time.monotonic() > end:
+            raise BenchError(f"{name} was not parked: {node.sandboxes(name)}")
+        time.sleep(0.02)
+
+
+def parked_row(took_ns: list[int], others: Counter[str], phases: list[str]) -> Row:
+    what = "start from parked (hello), p50 / p99"
+    if len(took_ns) < SAMPLES_MIN:
+        return Row(what, verdict=Verdict.FAILED, note=f"only {len(took_ns)} starts from parked; others: {dict(others)}")
+    p50, p99 = percentile(took_ns, 0.5), percentile(took_ns, 0.99)
+    return Row(
+        what,
+        f"{report.duration(p50)} / {report.duration(p99)}",
+        bar=PARKED_P50.text,
+        verdict=PARKED_P50.judge(p50),
+        note=f"{len(took_ns)} samples at the caller, from before it connects"
+        + "".join(f"; {name} p50 {report.duration(ns)}" for name, ns in phase_medians_ns(phases).items()),
         values={"p50_ns": p50, "p99_ns": p99, "samples_ns": took_ns, "others": dict(others)},
     )
 

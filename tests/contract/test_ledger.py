@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from faas.metering.meter import VALUE_MAX
 from faas.metering.sums import report, total
-from faas.model.errors import Conflict, InvalidRequest, StoreUnavailable
+from faas.model.errors import Conflict, InvalidRequest
 from faas.model.usage import UsageRecord
-from faas.ports import Entry, Ledger, RecordStore
+from faas.ports import Ledger, RecordStore
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.memory import MemoryLedger
-from faas.stores.redis_client import Client, connect
+from faas.stores.redis_client import Client
 from tests.contract.valkeys import emptied, running_valkey
-from tests.property.test_ledger_sums import records as any_records
 from tests.usage_samples import HOUR_MS, NOON_MS, make_entry, make_record, numbered
 
 pytestmark = pytest.mark.anyio
 
 ALWAYS = (0, NOON_MS * 2)
-RECORDS_MAX = 20
+DAY_MS = 24 * HOUR_MS
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +45,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def stores(kind: str, client: Client) -> tuple[Ledger, RecordStore]:
     if kind == "memory":
-        twin = MemoryLedger(records_max=RECORDS_MAX)
+        twin = MemoryLedger()
         return twin, twin
-    return RedisLedger(client, records_max=RECORDS_MAX), RedisRecords(client)
+    return RedisLedger(client), RedisRecords(client)
 
 
 @pytest.fixture
@@ -194,16 +190,59 @@ async def test_an_invocation_is_shown_with_its_detail(ledger: Ledger, shown: Rec
     assert await shown.list("default", "hello", 0) == []
 
 
-async def test_the_newest_invocations_are_listed_and_kept(ledger: Ledger, shown: RecordStore) -> None:
+async def test_the_newest_invocations_are_listed(ledger: Ledger, shown: RecordStore) -> None:
     await ledger.apply("j@0", numbered([make_record(n) for n in range(1, 51)]))
     await ledger.apply("j@0", numbered([make_record(n, function="other") for n in range(51, 54)], first=51))
     listed = await shown.list("default", "hello", 100)
-    assert [r["invocation_id"] for r in listed] == [f"{n:032x}" for n in range(50, 50 - RECORDS_MAX, -1)]
+    assert [r["invocation_id"] for r in listed] == [f"{n:032x}" for n in range(50, 0, -1)]
     assert [r["id"] for r in await shown.list("default", "hello", 3)] == [f"{n:032x}-1" for n in (50, 49, 48)]
-    assert await shown.get("default", f"{30:032x}") is None, "pushed out by newer ones"
-    assert await shown.get("default", f"{31:032x}") is not None
     assert len(await shown.list("default", "other", 100)) == 3
-    assert (await rows(ledger))[0][1]["invocations"] == 53, "sums forget nothing"
+    assert await shown.list("default", "hell", 100) == []
+
+
+async def test_the_newest_are_those_that_began_last(ledger: Ledger, shown: RecordStore) -> None:
+    """Whatever the order in which they ended: a long call is older than the short ones that overtook it."""
+    rng = random.Random(5)
+    found = mixed(400, seed=5)
+    for record in found[:300]:
+        record.function, record.namespace = "hello", "default"
+    rng.shuffle(found)
+    for start in range(0, 400, 7):
+        await ledger.apply("j@0", numbered(found[start : start + 7], first=start + 1))
+    for function in ("hello", "thumb"):
+        mine = [r for r in found if (r.namespace, r.function) == ("default", function)]
+        mine.sort(key=lambda r: (r.started_at_ns, r.id), reverse=True)
+        for limit in (1, 10, 150, 1000):
+            listed = await shown.list("default", function, limit)
+            assert [r["id"] for r in listed] == [r.id for r in mine[:limit]]
+
+
+async def test_every_attempt_finds_its_invocation(ledger: Ledger, shown: RecordStore) -> None:
+    """An id is as old as its invocation; attempts may come hours later, in any order, from any node."""
+    made_ms = NOON_MS - 1
+    invocation = f"{made_ms:012x}{7:020x}"
+    others = [make_record(n, id=f"{made_ms + n % 40_000:012x}{n:020x}-1") for n in range(1, 200)]
+    await ledger.apply("other@0", numbered(others))
+    for number, hours in ((2, 3), (1, 0), (3, 30)):
+        started_ns = (made_ms + hours * HOUR_MS) * 1_000_000
+        attempt = make_record(id=f"{invocation}-{number}", attempt=number, started_at_ns=started_ns, function="slow")
+        await ledger.apply(f"node{number}@0", numbered([attempt]))
+        found = await shown.get("default", invocation)
+        assert found is not None
+        assert found["attempt"] == max(number, 2), "the last attempt there is"
+    assert [r["attempt"] for r in await shown.list("default", "slow", 10)] == [3]
+    assert await shown.get("acme", invocation) is None
+    for record in others:
+        found = await shown.get("default", record.invocation_id)
+        assert found is not None
+        assert found["id"] == record.id
+
+
+@pytest.mark.parametrize("invocation", ["", "x", "g" * 32, "AB" * 16, "ab" * 15, "ab" * 17, "é" * 32])
+async def test_what_is_no_id_is_not_found(ledger: Ledger, shown: RecordStore, invocation: str) -> None:
+    await ledger.apply("j@0", [make_entry(1, sequence=1, id="ab" * 16 + "-1")])
+    assert await shown.get("default", "ab" * 16) is not None
+    assert await shown.get("default", invocation) is None
 
 
 async def test_the_last_attempt_is_shown_in_whatever_order_they_come(ledger: Ledger, shown: RecordStore) -> None:
@@ -218,111 +257,3 @@ async def test_durable_is_said_of_what_was_applied(ledger: Ledger) -> None:
     assert await ledger.durable()
     await ledger.apply("j@0", numbered(mixed(10)))
     assert await ledger.durable()
-
-
-# -- the real one alone -----------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(any_records(), min_size=1, max_size=60), st.integers(1, 20))
-def test_any_records_in_any_batches_add_up(valkey_url: str, found: list[UsageRecord], size: int) -> None:
-    async def run() -> None:
-        async with emptied(valkey_url) as client:
-            ledger = RedisLedger(client)
-            entries = numbered(found)
-            for start in range(0, len(entries), size):
-                await ledger.apply("j@0", entries[start : start + size])
-            by = ["function", "namespace", "version", "key", "trigger", "status", "start", "hour"]
-            assert await rows(ledger, *by) == report(total(found), by, {})
-            assert await ledger.records(*ALWAYS) == sorted(found, key=lambda r: (r.started_at_ns, r.id))
-
-    asyncio.run(run())
-
-
-async def test_an_hour_whose_raw_rows_are_gone_counts_by_its_beginning(client: Client) -> None:
-    ledger = RedisLedger(client, raw_ms=0)
-    found = [make_record(n, started_at_ns=(NOON_MS + n * HOUR_MS + 5) * 10**6) for n in range(3)]
-    await ledger.apply("j@0", numbered(found))
-    assert await ledger.records(*ALWAYS) == []
-    assert [labels for labels, _ in await rows(ledger, "hour", start=NOON_MS + 10, end=NOON_MS + 2 * HOUR_MS + 1)] == [
-        labels for labels, _ in report(total(found[1:]), ["hour"], {})
-    ]
-
-
-async def test_what_is_kept_for_a_time_expires(client: Client) -> None:
-    ledger = RedisLedger(client, raw_ms=50_000, record_ms=60_000)
-    seconds, _ = await client.time()
-    now_ns = int(seconds) * 10**9
-    old_ns = now_ns - 3 * HOUR_MS * 10**6
-    entries = numbered([make_record(1, started_at_ns=now_ns), make_record(2, started_at_ns=old_ns)])
-    await ledger.apply("j@0", entries)
-    hour = now_ns // (HOUR_MS * 10**6)
-    assert 0 < await client.pttl(f"faas:raw:{hour}") <= HOUR_MS + 50_000
-    assert 0 < await client.pttl(f"faas:inv:default:{1:032x}") <= 60_000
-    assert 0 < await client.pttl("faas:invs:default:hello") <= 60_000
-    assert await client.pttl(f"faas:usage:{hour}") == -1
-    assert [r.id for r in await ledger.records(0, 2**50)] == [make_record(1).id], "late entries do not bring it back"
-    assert await RedisRecords(client).get("default", f"{2:032x}") is None
-    assert (await rows(ledger, end=2**50))[0][1]["invocations"] == 2
-
-
-async def test_a_batch_that_cannot_be_applied_leaves_nothing_behind(client: Client) -> None:
-    ledger = RedisLedger(client)
-    bad = [make_entry(1, sequence=1), Entry(make_record(2, started_at_ns=NOON_MS * 10**6), {}, 2, b"\xc1\xc1")]
-    with pytest.raises(StoreUnavailable):
-        await ledger.apply("j@0", bad)
-    hour = NOON_MS // HOUR_MS
-    await client.set(f"faas:usage:{hour}", "not a hash")
-    with pytest.raises(StoreUnavailable):
-        await ledger.apply("j@0", numbered(mixed(50)))
-    assert await client.keys("*") == [f"faas:usage:{hour}".encode()]
-    await client.flushall()
-    await ledger.apply("j@0", numbered(mixed(50)))
-    assert (await rows(ledger))[0][1]["invocations"] == 50
-
-
-async def test_a_large_batch_goes_through(client: Client) -> None:
-    ledger, shown = RedisLedger(client, records_max=1500), RedisRecords(client)
-    found = [make_record(n) for n in range(1, 6001)]
-    assert await ledger.apply("j@0", numbered(found)) == 6000
-    assert len(await shown.list("default", "hello", 5000)) == 1000
-    assert await client.zcard("faas:invs:default:hello") == 1500
-    assert len(await client.keys("faas:inv:*")) == 1500
-
-
-async def test_a_server_that_went_back_is_not_called_durable(client: Client) -> None:
-    ledger = RedisLedger(client)
-    await ledger.apply("j@0", numbered(mixed(10)))
-    await client.hset("faas:journals", "j@0", "7")
-    with pytest.raises(Conflict, match="up to 10 and now has 7"):
-        await ledger.durable()
-    assert await ledger.last_sequence("j@0") == 7
-    assert await ledger.durable()
-    await client.delete("faas:journals")
-    with pytest.raises(Conflict):
-        await ledger.durable()
-
-
-async def test_a_server_without_an_append_only_file_cannot_say(client: Client) -> None:
-    await client.config_set("appendonly", "no")
-    try:
-        ledger = RedisLedger(client)
-        await ledger.apply("j@0", numbered(mixed(10)))
-        assert not await ledger.durable()
-        assert not await ledger.durable()
-        await client.hset("faas:journals", "j@0", "7")
-        with pytest.raises(Conflict):
-            await ledger.durable()
-    finally:
-        await client.config_set("appendonly", "yes")
-
-
-async def test_no_server_is_said_in_one_sentence() -> None:
-    client = connect("unix:///nowhere/valkey.sock")
-    ledger = RedisLedger(client)
-    for call in (ledger.apply("j@0", numbered(mixed(1))), ledger.durable(), ledger.last_sequence("j@0")):
-        with pytest.raises(StoreUnavailable, match="FAAS_REDIS_URL"):
-            await call
-    await client.aclose()
-    with pytest.raises(StoreUnavailable, match="redis://HOST"):
-        connect("http://example.com")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def version(**settings: object) -> FunctionVersion:
 
 
 @asynccontextmanager
-async def node(tmp_path: Path, answer: Answer = echo, dial_limit_s: float = 5.0, **pool: int) -> AsyncIterator[Node]:
+async def node(tmp_path: Path, answer: Answer = echo, dial_limit_s: float = 5.0, **pool: Any) -> AsyncIterator[Node]:
     kept, engine = Kept(), FakeEngine(answer)
     config = InvokerConfig("n1", tmp_path / "run", PoolConfig(**{"memory_budget_mb": 4000, **pool}))
     config = replace(config, dial_limit_s=dial_limit_s)

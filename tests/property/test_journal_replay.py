@@ -24,7 +24,7 @@ from faas.stores.journal import Journal
 from faas.stores.memory import MemoryLedger
 from tests.usage_samples import make_entry
 
-SEGMENT_BYTES = 1500  # five entries or so
+SEGMENT_BYTES = 900  # five entries or so
 
 
 def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:

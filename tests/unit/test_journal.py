@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 
 from faas.model.errors import Conflict
-from faas.stores.journal import TAIL_ENTRIES_MAX, Journal
+from faas.stores.journal import BATCH_BYTES_MAX, TAIL_BYTES_MAX, Journal
 from faas.stores.segments import ENTRY_BYTES_MAX, MAGIC, JournalDamaged, base_of
 from tests.usage_samples import make_entry, segment_files
+
+SEGMENT_BYTES = 2500  # some twenty entries
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(tmp_path / "journal", segment_bytes_max=4096)
+    opened = Journal(tmp_path / "journal", segment_bytes_max=SEGMENT_BYTES)
     yield opened
     opened.close()
 
@@ -34,7 +36,7 @@ def fill(journal: Journal, count: int) -> None:
 
 def reopened(journal: Journal) -> Journal:
     journal.close()
-    return Journal(journal._dir, segment_bytes_max=4096)
+    return Journal(journal._dir, segment_bytes_max=SEGMENT_BYTES)
 
 
 def numbers(journal: Journal, after: int, limit: int = 10_000) -> list[int]:
@@ -52,8 +54,7 @@ def test_entries_come_back_as_they_were_appended(journal: Journal) -> None:
     entry = make_entry(1, detail, attempt=3)
     assert journal.append(entry) == 1 == entry.sequence == journal.last_sequence
     again = reopened(journal)
-    (found,) = again.pending(0, 10)
-    assert (found.record, found.detail, found.sequence, found.packed) == (entry.record, detail, 1, entry.packed)
+    assert list(again.pending(0, 10)) == [entry]
     again.close()
 
 
@@ -63,7 +64,7 @@ def test_pending_pages_through_segments_from_memory_and_from_disk(journal: Journ
     assert numbers(journal, 0, 7) == list(range(1, 101))
     assert numbers(journal, 60) == list(range(61, 101))
     assert numbers(journal, 10, 7) == list(range(11, 101)), "going back reads from disk"
-    assert journal.pending(100, 10) == []
+    assert list(journal.pending(100, 10)) == []
     again = reopened(journal)
     assert numbers(again, 33, 7) == list(range(34, 101))
     fill(again, 10)
@@ -73,8 +74,31 @@ def test_pending_pages_through_segments_from_memory_and_from_disk(journal: Journ
 
 def test_what_no_longer_fits_in_memory_is_read_from_disk(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    fill(journal, TAIL_ENTRIES_MAX + 50)
-    assert numbers(journal, 0, 500) == list(range(1, TAIL_ENTRIES_MAX + 51))
+    count = 0
+    while journal._offset < TAIL_BYTES_MAX + 20_000:
+        fill(journal, 100)
+        count += 100
+    assert numbers(journal, 0, 500) == list(range(1, count + 1))
+    journal.close()
+
+
+@pytest.mark.parametrize("reopen", [False, True], ids=["from memory", "from disk"])
+def test_a_batch_is_bounded_in_bytes(tmp_path: Path, reopen: bool) -> None:
+    journal = Journal(tmp_path)
+    size = BATCH_BYTES_MAX // 4
+    for number in range(1, 11):
+        journal.append(make_entry(number, {"error": "x" * size}))
+    journal.append(make_entry(11, {"error": "x" * (ENTRY_BYTES_MAX - 1000)}))
+    if reopen:
+        journal.close()
+        journal = Journal(tmp_path)
+    batches = [journal.pending(0, 100)]
+    while batches[-1].last < 11:
+        batches.append(journal.pending(batches[-1].last, 100))
+    assert [batch.first for batch in batches[1:]] == [batch.last + 1 for batch in batches[:-1]]
+    assert all(sum(map(len, batch.frames)) < 2 * BATCH_BYTES_MAX for batch in batches[:-1])
+    assert sum(map(len, batches[-1].frames)) < ENTRY_BYTES_MAX + 2 * BATCH_BYTES_MAX
+    assert [entry.record for batch in batches for entry in batch] == [make_entry(n).record for n in range(1, 12)]
     journal.close()
 
 
@@ -197,7 +221,7 @@ def test_a_damaged_segment_is_given_up_and_the_rest_is_sent(journal: Journal, ca
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    again = Journal(journal._dir, segment_bytes_max=4096)
+    again = Journal(journal._dir, segment_bytes_max=SEGMENT_BYTES)
     found = numbers(again, 0)
     lost = sorted(set(range(1, 101)) - set(found))
     assert lost == list(range(lost[0], starts[2]))
@@ -226,11 +250,25 @@ def test_what_cannot_be_packed_or_is_too_large_changes_nothing(journal: Journal)
         journal.append(make_entry(2, bytes_in=2**70))
     with pytest.raises(ValueError, match="bytes"):
         journal.append(make_entry(2, {"error": "x" * ENTRY_BYTES_MAX}))
+    with pytest.raises(ValueError, match="id of attempt"):
+        journal.append(make_entry(2, id="a" * 32 + "-2"))
+    assert list(journal.pending(1, 10)) == []
     journal.append(make_entry(2, {"error": "lone \ud800 surrogate"}))
-    assert journal.pending(1, 1)[0].detail["error"] == "lone \ud800 surrogate", "as appended"
+    assert journal.pending(1, 1)[0].detail["error"] == "lone ? surrogate"
     again = reopened(journal)
     assert again.pending(1, 1)[0].detail["error"] == "lone ? surrogate"
     again.close()
+
+
+def test_a_journal_of_another_version_is_left_alone(journal: Journal) -> None:
+    fill(journal, 3)
+    journal.close()
+    path = journal._dir / segment_files(journal._dir)[-1]
+    content = MAGIC[:-1] + b"1" + path.read_bytes()[len(MAGIC) :]
+    path.write_bytes(content)
+    with pytest.raises(JournalDamaged, match="another version"):
+        Journal(journal._dir)
+    assert path.read_bytes() == content
 
 
 def test_a_full_disk_raises_and_the_journal_stays_sound(tmp_path: Path) -> None:
@@ -258,7 +296,7 @@ def test_a_full_disk_raises_and_the_journal_stays_sound(tmp_path: Path) -> None:
 
 
 def test_no_room_for_a_new_segment_raises_and_room_heals_it(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    while journal._offset < 4096:
+    while journal._offset < SEGMENT_BYTES:
         fill(journal, 1)
     last = journal.last_sequence
     real_write = os.write

@@ -11,7 +11,8 @@ import pytest
 
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.ports import Entry
-from faas.stores.flusher import Flusher
+from faas.stores import flusher as flusher_module
+from faas.stores.flusher import BUSY_ENTRIES, BUSY_FACTOR, Flusher
 from faas.stores.journal import Journal
 from faas.stores.memory import MemoryLedger
 from tests.usage_samples import make_entry
@@ -57,7 +58,7 @@ def ledger() -> WatchedLedger:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(tmp_path / "journal", segment_bytes_max=1500)
+    opened = Journal(tmp_path / "journal", segment_bytes_max=900)
     yield opened
     opened.close()
 
@@ -112,8 +113,7 @@ async def test_what_an_earlier_run_left_behind_is_sent(journal: Journal, ledger:
     again = Journal(journal._dir)
     async with running(make_flusher(again, ledger)) as flusher:
         expected += record(flusher, *range(31, 41))
-        await until(lambda: len(ledger.ids) == 40)
-        assert flusher.pending == 0
+        await until(lambda: len(ledger.ids) == 40 and flusher.pending == 0)
     assert ledger.ids == expected
     again.close()
 
@@ -236,6 +236,29 @@ async def test_a_kick_flushes_at_once_and_a_full_batch_kicks(journal: Journal, l
         flusher.kick()
         await until(lambda: len(ledger.ids) == 21)
         await flusher.close()
+
+
+async def test_a_busy_node_gathers_for_longer(
+    journal: Journal, ledger: WatchedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    real_either = flusher_module._either
+
+    async def either(event: asyncio.Event, wait_s: float) -> None:
+        if event is flusher._kick:
+            waits.append(wait_s)
+        await real_either(event, wait_s)
+
+    monkeypatch.setattr(flusher_module, "_either", either)
+    flusher = Flusher(journal, ledger, interval_s=0.001)
+    async with running(flusher):
+        record(flusher, *range(1, BUSY_ENTRIES + 1))
+        await until(lambda: flusher.pending == 0)
+        for number in (BUSY_ENTRIES + 1, BUSY_ENTRIES + 2):
+            record(flusher, number)
+            await until(lambda: flusher.pending == 0)
+        assert waits == [0.001, 0.001 * BUSY_FACTOR, 0.001]
+    assert len(ledger.ids) == BUSY_ENTRIES + 2
 
 
 async def test_a_full_disk_is_the_recorders_to_hear_and_leaves_the_rest_alone(

@@ -1,191 +1,271 @@
 -- Adds consecutive entries of one journal to the ledger, each exactly once.
 --
 -- KEYS
---   1  faas:journals          hash    journal name -> last sequence applied
---   2  faas:usage:hours       zset    hour number, scored by itself: hours that have sums
--- Keys made from the entries themselves
---   faas:usage:{hour}         hash    "namespace\0function\0version\0key\0trigger\0status\0start" -> msgpack array:
---                                     per metric (order of faas.metering.sums.METRICS) low, high; sum = high * 2^40 + low
---   faas:raw:{hour}           list    msgpack rows (faas.model.usage.FIELDS), one element per batch; expires
---   faas:inv:{ns}:{id}        string  the packed entry: row, then detail (faas.stores.codec); expires
---   faas:invs:{ns}:{function} zset    invocation id, scored by its start in Unix ms: the newest; expires
+--   1  faas:journals      hash  journal name -> last sequence applied
+--   2  faas:usage:hours   zset  hour number, scored by itself: hours that have sums
+--   3  faas:parts:hours   zset  the same: hours that have parts
+-- Keys made from the entries themselves; all but the first expire
+--   faas:usage:{hour}     hash  group ("namespace\0function\0version\0key\0trigger\0status\0start") -> sums, see below
+--   faas:parts:{hour}     hash  "namespace:function" -> Unix ms before which all began that its list has
+--   faas:parts:{hour}:{namespace}:{function}
+--                         list  parts (faas.stores.codec): attempts that began in that hour, in the order they came
+--   faas:ids:{span}       list  where the invocations are whose ids were made in that span, SPAN_MS long: pointers,
+--                               u32 hour | u32 index of the part | u16 first, u16 last ms in the span | list's name
 -- ARGV
 --   1  journal name
 --   2  sequence before the journal's first entry
---   3  sequence of the first entry in this batch
---   4  how long raw rows are kept, ms (0 = not at all)
---   5  how long invocation records are kept, ms (0 = not at all)
---   6  how many invocation records are kept per function (0 = none)
---   7  msgpack array of runs; run = {hour, packed entry, packed entry...}, all entries of a run in that hour
+--   3  how long parts are kept after the end of their hour, ms (0 = not at all)
+--   4  frames of the batch (faas.stores.segments)
 -- Returns {1, last sequence applied}, or {0, last sequence applied} when the batch would leave a gap.
 --
 -- Whatever can fail (unreadable bytes, a key of another type) is read before the first write: a batch is applied whole
 -- or not at all.
 --
--- Lua's numbers are doubles, exact below 2^53. One value is below 2^51, a batch's sum is carried at 2^52, and stored sums
--- are two limbs of 40 bits and more, so every addition here is exact. started_at_ns is larger: nothing exact is made of
--- it here, the hour comes from the caller.
+-- Sums are stored as a byte, how many metrics there are, and big-endian doubles: for each of faas.metering.sums.METRICS
+-- the low limb, and after those the high limbs unless all are 0. sum = high * 2^40 + low. Doubles are exact below 2^53;
+-- one value is below 2^51 and a low limb is carried at 2^52, so every addition here is exact. started_at_ns is larger:
+-- nothing exact is made of it here, the hour is in the context.
 
 local LIMB = 2 ^ 40
 local CARRY = 2 ^ 52
 local METRICS = 9
 local CHUNK = 1000  -- arguments per call, below Lua's stack limit
+local HOUR_MS = 3600000
+local SPAN_MS = 2 ^ 14
+local SPARE_MS = 60000  -- that a list outlives what leads to it
 
--- Places in a row, from 1: the order of faas.model.usage.FIELDS
-local ID, NAMESPACE, FUNCTION, VERSION, KEY, TRIGGER, STATUS, START, STARTED_NS = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local QUEUE_NS, INIT_NS, RUN_NS, BILLED_MS, MEMORY_MB = 10, 11, 12, 13, 14
-local CPU_NS, BYTES_IN, BYTES_OUT, ATTEMPT = 16, 17, 18, 20
+-- A frame as far as the time in the invocation's id: length of the entry, sequence, context, ms; the CRC is the disk's
+local FRAME, HEAD_BYTES = '>I4xxxxI8I2c0xxxI6', 16
 
-local journal, base, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local raw_ms, record_ms, records_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local journal, base, keep_ms, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local last = tonumber(redis.call('HGET', KEYS[1], journal) or base)
-if first > last + 1 then
-    return {0, last}
-end
 
-local function add(sums, metric, value)
-    local low = sums[2 * metric - 1] + value
-    if low >= CARRY then
-        local high = math.floor(low / LIMB)
-        sums[2 * metric] = sums[2 * metric] + high
-        low = low - high * LIMB
+local contexts = {}  -- packed context -> what the batch has of it
+local hours = {}     -- hour -> groups: group -> sums; lists: "namespace:function" -> its contexts
+local spans = {}     -- span -> pointers
+
+local call, floor, sub = redis.call, math.floor, string.sub
+local unpack_frame, unpack_row = struct.unpack, cmsgpack.unpack_limit
+
+-- Call a command with a key and arguments, however many; returns the last answer.
+local function in_chunks(command, key, arguments)
+    local answer
+    for from = 1, #arguments, CHUNK do
+        answer = call(command, key, unpack(arguments, from, math.min(from + CHUNK - 1, #arguments)))
     end
-    sums[2 * metric - 1] = low
+    return answer
 end
 
-local function empty()
-    local sums = {}
-    for i = 1, 2 * METRICS do sums[i] = 0 end
-    return sums
-end
+-- -- sums: low limbs, and after them either all high limbs or none ------------------------------------------------------
 
-local function in_chunks(values, call)
-    for from = 1, #values, CHUNK do
-        call(unpack(values, from, math.min(from + CHUNK - 1, #values)))
+local function widen(sums)
+    if #sums == METRICS then
+        for i = METRICS + 1, 2 * METRICS do sums[i] = 0 end
     end
 end
 
--- Add to each group what is stored of it. Writes nothing.
-local function add_stored(hour, groups)
-    local key = 'faas:usage:' .. hour
-    for group, sums in pairs(groups) do
-        local stored = redis.call('HGET', key, group)
-        if stored then
-            local before = cmsgpack.unpack(stored)
-            for metric = 1, math.floor(#before / 2) do
-                add(sums, metric, before[2 * metric - 1])
-                sums[2 * metric] = sums[2 * metric] + before[2 * metric]
-            end
+local function carry(sums, metric, low)
+    widen(sums)
+    local high = floor(low / LIMB)
+    sums[METRICS + metric] = sums[METRICS + metric] + high
+    sums[metric] = low - high * LIMB
+end
+
+local function add_stored(sums, stored)
+    local metrics, doubles = string.byte(stored), (#stored - 1) / 8  -- an older writer had fewer metrics
+    if metrics > METRICS then error('the sums are of a newer version') end
+    local before = {struct.unpack('>' .. string.rep('d', doubles), stored, 2)}
+    if doubles > metrics then widen(sums) end
+    for metric = 1, metrics do
+        local low = sums[metric] + before[metric]
+        if low < CARRY then sums[metric] = low else carry(sums, metric, low) end
+        if doubles > metrics then
+            sums[METRICS + metric] = sums[METRICS + metric] + before[metrics + metric]
         end
     end
 end
 
-local function keep_sums(hour, groups)
-    for group, sums in pairs(groups) do
-        redis.call('HSET', 'faas:usage:' .. hour, group, cmsgpack.pack(sums))
-    end
-    redis.call('ZADD', KEYS[2], hour, hour)
+local function pack_sums(sums)
+    return struct.pack('>B' .. string.rep('d', #sums), METRICS, unpack(sums))
 end
 
-local function keep_raw(hour, rows)
-    local until_ms = (hour + 1) * 3600000 + raw_ms
-    if until_ms > now_ms then
-        local key = 'faas:raw:' .. hour
-        redis.call('RPUSH', key, table.concat(rows))
-        redis.call('PEXPIREAT', key, string.format('%.0f', until_ms))
-    end
-end
+-- -- taking the batch apart ---------------------------------------------------------------------------------------------
 
-local function keep_record(record)
-    if record.attempt > 1 then
-        redis.call('SET', record.key, record.packed, 'PX', record_ms)
-    else  -- an earlier attempt that arrives late does not replace a later one
-        redis.call('SET', record.key, record.packed, 'PX', record_ms, 'NX')
+local function new_context(packed)
+    local _, number, group, memory_mb = unpack_row(packed, 3, 1)
+    local hour = hours[number]
+    if not hour then
+        hour = {groups = {}, lists = {}, until_ms = (number + 1) * HOUR_MS + keep_ms}
+        hours[number] = hour
     end
-end
-
-local function keep_index(index)
-    in_chunks(index.members, function(...) redis.call('ZADD', index.key, ...) end)
-    redis.call('ZREMRANGEBYSCORE', index.key, '-inf', string.format('(%.0f', now_ms - record_ms))
-    redis.call('PEXPIRE', index.key, record_ms)
-    local excess = redis.call('ZCARD', index.key) - records_max
-    if excess > 0 then
-        local popped, keys = redis.call('ZPOPMIN', index.key, excess), {}
-        for i = 1, #popped, 2 do keys[#keys + 1] = index.prefix .. popped[i] end
-        in_chunks(keys, function(...) redis.call('UNLINK', ...) end)
-    end
-end
-
-local hours, raw, records, indexes = {}, {}, {}, {}
-
-local function take_sums(hour, row)
-    local groups = hours[hour]
-    if not groups then
-        groups, raw[hour] = {}, {}
-        hours[hour] = groups
-    end
-    local group = table.concat(row, '\0', NAMESPACE, START)
-    local sums = groups[group]
+    local sums = hour.groups[group]
     if not sums then
-        sums = empty()
-        groups[group] = sums
+        sums = {0, 0, 0, 0, 0, 0, 0, 0, 0}
+        hour.groups[group] = sums
     end
-    add(sums, 1, 1)
-    add(sums, 2, row[BILLED_MS])
-    add(sums, 3, row[MEMORY_MB] * row[BILLED_MS])
-    add(sums, 4, row[QUEUE_NS])
-    add(sums, 5, row[INIT_NS])
-    add(sums, 6, row[RUN_NS])
-    add(sums, 7, row[CPU_NS])
-    add(sums, 8, row[BYTES_IN])
-    add(sums, 9, row[BYTES_OUT])
+    local context = {packed = packed, memory_mb = memory_mb, sums = sums, count = 0, rows = {}, newest_ns = 0, times = {}}
+    if keep_ms > 0 and hour.until_ms > now_ms then
+        local namespace, name = string.match(group, '^(%Z*)%z(%Z*)%z')
+        local list = namespace .. ':' .. name
+        hour.lists[list] = hour.lists[list] or {}
+        table.insert(hour.lists[list], context)
+    end
+    contexts[packed] = context
+    return context
 end
 
-local function take_record(row, packed)
-    local started_ms = math.floor(row[STARTED_NS] / 1e6)
-    if started_ms + record_ms <= now_ms then return end
-    local key = 'faas:invs:' .. row[NAMESPACE] .. ':' .. row[FUNCTION]
-    local index = indexes[key]
-    if not index then
-        index = {key = key, prefix = 'faas:inv:' .. row[NAMESPACE] .. ':', members = {}}
-        indexes[key] = index
+-- Add the entry whose row is between two places. Written out, because this is what a batch costs.
+local function take(context, row, after, made_ms)
+    local _, started_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in, bytes_out =
+        unpack_row(frames, 8, row + 18)
+    local sums, low = context.sums, nil
+    sums[1] = sums[1] + 1
+    low = sums[2] + billed_ms
+    if low < CARRY then sums[2] = low else carry(sums, 2, low) end
+    low = sums[3] + context.memory_mb * billed_ms
+    if low < CARRY then sums[3] = low else carry(sums, 3, low) end
+    low = sums[4] + queue_ns
+    if low < CARRY then sums[4] = low else carry(sums, 4, low) end
+    low = sums[5] + init_ns
+    if low < CARRY then sums[5] = low else carry(sums, 5, low) end
+    low = sums[6] + run_ns
+    if low < CARRY then sums[6] = low else carry(sums, 6, low) end
+    low = sums[7] + cpu_ns
+    if low < CARRY then sums[7] = low else carry(sums, 7, low) end
+    low = sums[8] + bytes_in
+    if low < CARRY then sums[8] = low else carry(sums, 8, low) end
+    low = sums[9] + bytes_out
+    if low < CARRY then sums[9] = low else carry(sums, 9, low) end
+
+    local count, begin_ms = context.count + 1, made_ms - made_ms % SPAN_MS
+    context.count = count
+    context.rows[count] = sub(frames, row, after - 1)
+    if started_ns > context.newest_ns then context.newest_ns = started_ns end
+    local times = context.times[begin_ms]
+    if not times then
+        context.times[begin_ms] = {made_ms, made_ms}
+    elseif made_ms > times[2] then
+        times[2] = made_ms
+    elseif made_ms < times[1] then
+        times[1] = made_ms
     end
-    local id = string.match(row[ID], '^(.*)%-%d+$') or row[ID]
-    records[#records + 1] = {key = index.prefix .. id, packed = packed, attempt = row[ATTEMPT]}
-    local members = index.members
-    members[#members + 1] = string.format('%.0f', started_ms)
-    members[#members + 1] = id
 end
 
-local sequence = first - 1
-for _, run in ipairs(cmsgpack.unpack(ARGV[7])) do
-    for i = 2, #run do
-        sequence = sequence + 1
-        if sequence > last then
-            local packed = run[i]
-            local length, row = cmsgpack.unpack_one(packed)
-            take_sums(run[1], row)
-            if raw_ms > 0 then
-                local rows = raw[run[1]]
-                rows[#rows + 1] = string.sub(packed, 1, length)
-            end
-            if record_ms > 0 and records_max > 0 then take_record(row, packed) end
+-- Sequence of the last entry, or nothing where the batch would leave a gap.
+local function take_all()
+    local at, sequence = 1, nil
+    while at <= #frames do
+        local length, number, packed, made_ms, in_id = unpack_frame(FRAME, frames, at)
+        if not sequence and number > last + 1 then return nil end
+        if sequence and number ~= sequence + 1 then error('entry ' .. number .. ' follows entry ' .. sequence) end
+        sequence, at = number, at + HEAD_BYTES + length
+        if number > last then take(contexts[packed] or new_context(packed), in_id - 9, at, made_ms) end
+    end
+    return sequence
+end
+
+-- -- what is there already; writes nothing, and fails where a key is of another type ------------------------------------
+
+-- The names of things, and what a hash has stored under each.
+local function fetch(key, things)
+    local names, values = {}, {}
+    for name in pairs(things) do names[#names + 1] = name end
+    for from = 1, #names, CHUNK do
+        local some = call('HMGET', key, unpack(names, from, math.min(from + CHUNK - 1, #names)))
+        for i = 1, #some do values[from + i - 1] = some[i] end
+    end
+    return names, values
+end
+
+local function read_hour(number, hour)
+    local names, values = fetch('faas:usage:' .. number, hour.groups)
+    for i, name in ipairs(names) do
+        if values[i] then add_stored(hour.groups[name], values[i]) end
+    end
+    hour.key = 'faas:parts:' .. number
+    names, values = fetch(hour.key, hour.lists)
+    hour.has_sums = call('ZSCORE', KEYS[2], number)
+    hour.has_parts = #names == 0 or call('EXISTS', hour.key) == 1
+    if not hour.has_parts then call('ZCARD', KEYS[3]) end
+    for i, name in ipairs(names) do
+        local list = hour.lists[name]
+        list.key, list.before_ms = hour.key .. ':' .. name, tonumber(values[i] or 0)
+        if not values[i] then call('LLEN', list.key) end
+        for _, context in ipairs(list) do
+            for begin_ms in pairs(context.times) do spans[begin_ms] = spans[begin_ms] or {until_ms = 0} end
         end
     end
 end
 
-if sequence > last then
-    for hour, groups in pairs(hours) do add_stored(hour, groups) end
-    redis.call('HSET', KEYS[1], journal, string.format('%.0f', sequence))
-    for hour, groups in pairs(hours) do
-        keep_sums(hour, groups)
-        if raw_ms > 0 then keep_raw(hour, raw[hour]) end
+local function read_spans()
+    for begin_ms, span in pairs(spans) do
+        span.key = 'faas:ids:' .. begin_ms / SPAN_MS
+        span.is_new = call('LLEN', span.key) == 0
     end
-    for _, record in ipairs(records) do keep_record(record) end
-    for _, index in pairs(indexes) do keep_index(index) end
+end
+
+-- -- writing ------------------------------------------------------------------------------------------------------------
+
+local function keep_parts(number, name, list, until_ms)
+    local parts = {}
+    for i, context in ipairs(list) do
+        parts[i] = cmsgpack.pack(list.before_ms) .. context.packed .. table.concat(context.rows)
+        list.before_ms = math.max(list.before_ms, floor(context.newest_ns / 1e6) + 1)
+    end
+    local index = in_chunks('RPUSH', list.key, parts) - #parts
+    if index == 0 then call('PEXPIREAT', list.key, until_ms + SPARE_MS) end
+    for i, context in ipairs(list) do
+        for begin_ms, times in pairs(context.times) do
+            local span, from, to = spans[begin_ms], times[1] - begin_ms, times[2] - begin_ms
+            span[#span + 1] = struct.pack('>I4I4I2I2', number, index + i - 1, from, to) .. name
+            span.until_ms = math.max(span.until_ms, until_ms)
+        end
+    end
+end
+
+local function keep_hour(number, hour)
+    local changed = {}
+    for name, sums in pairs(hour.groups) do
+        changed[#changed + 1] = name
+        changed[#changed + 1] = pack_sums(sums)
+    end
+    in_chunks('HSET', 'faas:usage:' .. number, changed)
+    if not hour.has_sums then call('ZADD', KEYS[2], number, number) end
+    changed = {}
+    for name, list in pairs(hour.lists) do
+        keep_parts(number, name, list, hour.until_ms)
+        changed[#changed + 1] = name
+        changed[#changed + 1] = list.before_ms
+    end
+    in_chunks('HSET', hour.key, changed)
+    if not hour.has_parts then
+        call('PEXPIREAT', hour.key, hour.until_ms)
+        call('ZADD', KEYS[3], number, number)
+        call('ZREMRANGEBYSCORE', KEYS[3], '-inf', floor((now_ms - keep_ms) / HOUR_MS) - 1)
+    end
+end
+
+local function keep_spans()
+    for _, span in pairs(spans) do
+        in_chunks('RPUSH', span.key, span)
+        if span.is_new then
+            call('PEXPIREAT', span.key, span.until_ms)
+        else
+            call('PEXPIREAT', span.key, span.until_ms, 'GT')
+        end
+    end
+end
+
+local sequence = take_all()
+if not sequence then return {0, last} end
+if sequence > last then
+    for number, hour in pairs(hours) do read_hour(number, hour) end
+    read_spans()
+    call('HSET', KEYS[1], journal, sequence)
+    for number, hour in pairs(hours) do keep_hour(number, hour) end
+    keep_spans()
     last = sequence
 end
 return {1, last}
