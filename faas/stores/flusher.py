@@ -177,15 +177,20 @@ class Flusher:
                 self._applied = batch.last
 
     async def _where(self) -> int:
-        """How far the ledger is, in sequences of this journal: the newest of its names that the ledger knows says."""
+        """How far the ledger is, in sequences of this journal: up to the first of its names that it does not have whole.
+
+        A server that lost its last second may have a later name's entries and lack some of an earlier one's: they were
+        sent anew under the later name only after the loss.
+        """
         journal = self._journal
-        end, found = journal.last_sequence, journal.names[0].base
-        for name in reversed(journal.names):
-            last = await self._ledger.last_sequence(str(name))
-            if last > name.base:
-                found = min(last, end)
+        names = journal.names
+        ends = [name.base for name in names[1:]] + [journal.last_sequence]
+        found = names[0].base
+        for name, end in zip(names, ends, strict=True):
+            last = await self._ledger.last_sequence(str(name)) if end > name.base else end
+            found = min(max(last, name.base), end)
+            if found < end:
                 break
-            end = name.base
         if found + 1 < journal.first_kept:
             log.error(
                 "The ledger has lost usage records that were flushed before (it was wiped, exchanged, or restored from"

@@ -307,3 +307,24 @@ async def test_a_disk_of_the_server_that_does_not_take_it_is_said_once(
         await until(lambda: tries > 3)
         assert journal.first_kept == 1
     assert caplog.text.count("keeps what is flushed") == 1
+
+
+async def test_what_a_server_lost_under_an_earlier_name_is_sent_again_though_it_has_a_later_one(
+    tmp_path: Path, ledger: WatchedLedger
+) -> None:
+    first = Journal(tmp_path / "journal")
+    first.append(make_entry(1))
+    earlier = first.id
+    first.close()
+    again = Journal(tmp_path / "journal")
+    flusher = make_flusher(again, ledger)
+    await flusher._flush()
+    ledger.forget_from(earlier, 0)
+    flusher.record(make_entry(2))
+    await flusher._flush()
+    assert ledger.ids == [make_entry(2).record.id]
+    ledger.went_back = True
+    async with running(flusher):
+        await until(lambda: len(ledger.ids) == 2)
+    assert sorted(ledger.ids) == [make_entry(number).record.id for number in (1, 2)]
+    again.close()
