@@ -177,7 +177,7 @@ class Flusher:
                 self._applied = batch.last
 
     async def _where(self) -> int:
-        """How far the ledger is, in sequences of this journal: up to the first of its names that it does not have whole.
+        """How far the ledger is, in this journal's sequences: up to the first of its names that it does not have whole.
 
         A server that lost its last second may have a later name's entries and lack some of an earlier one's: they were
         sent anew under the later name only after the loss.
