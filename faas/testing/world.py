@@ -48,7 +48,9 @@ from faas.pool.messages import (
     Tick,
 )
 from faas.pool.pool import Pool
+from faas.pool.states import InstanceState, SandboxState
 
+_CALM = frozenset({SandboxState.GENERIC, SandboxState.BOUND, SandboxState.PARKED})
 MS = 1_000_000
 SECOND = 1_000 * MS
 
@@ -105,6 +107,7 @@ class World:
     config: PoolConfig
     faults: Faults = field(default_factory=Faults)
     timeout_ns: int = 3 * SECOND
+    calm_tick_ns: int = 0  # between ticks while nothing is going on; 0 = as while something is
     now: int = 0
     submitted: int = 0
     ended: dict[str, str] = field(default_factory=dict)
@@ -163,7 +166,17 @@ class World:
 
     def _tick(self) -> None:
         self.step(Tick())
-        self.at(10 * MS if self.pool.queued else 100 * MS, self._tick)
+        self.at(self._until_tick(), self._tick)
+
+    def _until_tick(self) -> int:
+        """Often while calls wait. ``calm_tick_ns`` makes long quiet times cheap to simulate."""
+        if self.pool.queued:
+            return 10 * MS
+        if not self.calm_tick_ns:
+            return 100 * MS
+        calm = all(s.state in _CALM for s in self.pool.sandboxes.values()) and not self._running_on
+        calm = calm and all(i.state is InstanceState.IDLE for i in self.pool.instances.values())
+        return self.calm_tick_ns if calm else SECOND
 
     def _new_id(self) -> str:
         return f"s{self.rng.getrandbits(64):016x}"
