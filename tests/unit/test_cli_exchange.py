@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -24,7 +25,7 @@ def answered(answer: bytes, step: int = 1 << 20) -> tuple[int, dict[str, str], b
     ours.settimeout(5)
 
     def send() -> None:
-        with theirs:
+        with theirs, contextlib.suppress(BrokenPipeError):  # a reader may have what it wants before all is sent
             for begin in range(0, len(answer), step):
                 theirs.sendall(answer[begin : begin + step])
 
