@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-BUSY_MIN: Final = (
-    4  # while calls wait: an instance waits for the node between two calls, so one alone idles half the time
-)
+BUSY_MIN: Final = 8  # while calls wait: between two calls an instance waits for the node, so one alone is often idle
 
 
 def instances_wanted(live: int, queued: int, concurrency: int, run_ns: int, wait_goal_ns: int) -> int:
@@ -23,8 +21,8 @@ def instances_wanted(live: int, queued: int, concurrency: int, run_ns: int, wait
 
     >>> instances_wanted(live=0, queued=100, concurrency=1, run_ns=0, wait_goal_ns=20_000_000)
     100
-    >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=100_000, wait_goal_ns=20_000_000)
-    4
+    >>> instances_wanted(live=8, queued=60, concurrency=1, run_ns=100_000, wait_goal_ns=20_000_000)
+    8
     >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=5_000_000, wait_goal_ns=20_000_000)
     15
     >>> instances_wanted(live=4, queued=60, concurrency=1, run_ns=100_000_000, wait_goal_ns=20_000_000)
