@@ -246,6 +246,31 @@ async def test_a_known_head_whose_body_is_cut_or_followed_by_more_is_parsed() ->
     assert [(await caller.answer()).body, (await caller.answer()).body] == [BODY, BODY]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 20, 60])
+async def test_a_known_head_that_comes_in_two_pieces_is_parsed(cut: int) -> None:
+    bench = make_bench(HELLO)
+    caller = await warm(bench)
+    await caller.ask(request())
+    whole = request()
+    caller.send(whole[:cut])
+    caller.send(whole[cut:])
+    assert (await caller.answer()).body == BODY
+    caller.send(whole[:cut])
+    caller.send(whole[cut:] + whole)
+    assert [(await caller.answer()).body, (await caller.answer()).body] == [BODY, BODY]
+    assert (await caller.ask(whole)).body == BODY
+
+
+async def test_empty_lines_before_a_known_request_do_no_harm() -> None:
+    bench = make_bench(HELLO)
+    caller = await warm(bench)
+    await caller.ask(request())
+    for before in (b"\r\n", b"\r\n\r\n"):
+        assert (await caller.ask(before + request())).body == BODY
+    caller.send(b"\r\n\r\n")
+    assert (await caller.ask(request())).body == BODY
+
+
 async def test_a_request_inside_a_body_is_a_body() -> None:
     """Bytes that look like a known request, in the middle of another's body, must not become a call."""
     bench = make_bench(HELLO)
