@@ -83,7 +83,7 @@ class Catalog:
     async def hint(self, namespace: str, name: str) -> str:
         """ " Did you mean 'hello'?" or "": the nearest function name, for callers who may know the names."""
         try:
-            names = [v.name for v in await self._registry.functions(namespace)]
+            names = [v.name for v in await self._registry.functions(namespace) if v.name != name]
         except StoreUnavailable:
             return ""
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

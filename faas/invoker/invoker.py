@@ -19,10 +19,12 @@ from typing import Any, Protocol
 from faas.invoker.channel import Channel
 from faas.invoker.deadlines import Deadlines
 from faas.invoker.ids import new_sandbox_id
+from faas.invoker.loads import Loads
 from faas.invoker.perform import Performer
 from faas.invoker.run import Answering, Run, status_of
 from faas.invoker.session import Session
 from faas.invoker.streaming import ResponseStream
+from faas.invoker.turns import Turns
 from faas.invoker.view import describe, stats
 from faas.model.errors import (
     FaasError,
@@ -55,7 +57,6 @@ from faas.pool.messages import (
     Tick,
 )
 from faas.pool.pool import Pool
-from faas.pool.scaling import smoothed
 from faas.ports import Clock, Engine, Entry, LogLine, LogSink
 from faas.wire import Chunk, Error, Log, Result, Stream
 from faas.wire.schema import FINAL_ERROR_KINDS
@@ -124,18 +125,17 @@ class Invoker:
         self._now_ns, self._unix_ns = clock.monotonic_ns, clock.unix_ns
         self._observe = observe
         self._specs: dict[str, FunctionSpec] = {}
-        self._loads: dict[str, list[asyncio.Future[int]]] = {}
+        self._loads = Loads(self.pool)
         self._events: deque[Event] = deque()
         self._applying = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._slow_tick = True
-        self._turn_ns = 0  # how long the loop takes to come round, smoothed, while calls wait
-        self._turn_began_ns = 0
         self._closed = False
         self._idle = asyncio.Event()
         self._performer = Performer(self)
         self._loop = asyncio.get_running_loop()  # asked for at each call it would cost a system call
+        self._turns = Turns(self._loop, clock.monotonic_ns)
         self._deadlines: Deadlines[Run] = Deadlines(self._loop, clock.monotonic_ns, self._expire)
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -219,8 +219,7 @@ class Invoker:
         """
         await self.content.attach(version)
         spec = self._spec(version)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._loads.setdefault(version.key, []).append(future)
+        future = self._loads.wait_for(version.key)
         self.apply(Prepare(spec))
         try:
             async with asyncio.timeout(LOAD_LIMIT_S):
@@ -308,40 +307,28 @@ class Invoker:
             self._wait(now)
 
     def _wait(self, now: int) -> None:
-        """Calls wait: look often, and at how long the loop takes from here until it has come round."""
+        """Calls wait: look often, and at how long the loop takes to come round."""
         if self._slow_tick and self._ticker is not None:
-            self._turn_ns = 0
+            self._turns.forget()
             self._tick()
-        if not self._turn_began_ns:
-            self._turn_began_ns = now
-            self._loop.call_soon(self._turned)
-
-    def _turned(self) -> None:
-        self._turn_ns = smoothed(self._turn_ns, max(1, self._now_ns() - self._turn_began_ns))
-        self._turn_began_ns = 0
+        self._turns.measure(now)
 
     def _bound_to(self, sandbox: str) -> str:
         session = self.sessions.get(sandbox)
         return session.key if session is not None else ""
 
     def _settle_loads(self, key: str, event: Event, now: int) -> None:
-        """Tell those who wait for a version to load how it went."""
         session = self.sessions.get(event.sandbox)  # type: ignore[union-attr]
-        for future in self._loads.pop(key, ()):
-            if future.done():
-                continue
-            if type(event) is SandboxReady and session is not None:
-                future.set_result(now - session.bound_ns)
-            else:
-                function = self.pool.functions.get(key)
-                error = function.init.error if function is not None else None
-                future.set_exception(error or NoCapacity("the sandbox that was to load the function ended"))
+        if type(event) is SandboxReady and session is not None:
+            self._loads.loaded(key, now - session.bound_ns)
+        else:
+            self._loads.failed(key)
 
     def _tick(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
         self._slow_tick = False  # this one is on its way: see _wait
-        self.apply(Tick(self._turn_ns))
+        self.apply(Tick(self._turns.ns))
         self._slow_tick = not self.pool.queued
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()
