@@ -149,6 +149,8 @@ def too_large(what: str, limit_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"{what}; at most {format_size_bytes(limit_bytes)} are allowed", limit_bytes=limit_bytes)
 
 
+# What zipfile, tarfile and zlib raise for archives they cannot read; NotImplementedError is zipfile's word for a
+# compression or a feature that it does not know.
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
