@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from faas.model.function import FunctionVersion
+from faas.model.invocation import Reply
 from faas.model.usage import UsageRecord
 
 
@@ -17,6 +18,18 @@ class Clock(Protocol):
     def monotonic_ns(self) -> int: ...
 
     def unix_ns(self) -> int: ...
+
+
+# -- calls ----------------------------------------------------------------------------------------------------------
+
+
+class Answering(Protocol):
+    """Where a reply goes; ``asyncio.Future`` is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, reply: Reply, /) -> None: ...
 
 
 # -- engine ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Manifest
 from faas.packaging import bundle, layers
-from faas.ports import Clock, KeyStore, Ledger, LogSink, RecordStore, Registry
+from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, RecordStore, Registry
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -23,15 +23,6 @@ class Lock(Protocol):
     """Pins dependencies with hashes (``faas.packaging.layers.lock``)."""
 
     async def __call__(self, dependencies: Sequence[str], *, progress: Progress | None = None) -> bytes: ...
-
-
-class Answering(Protocol):
-    """Where a reply goes; ``asyncio.Future`` is one."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-
-    def set_result(self, reply: Reply, /) -> None: ...
 
 
 class InvokerPort(Protocol):

@@ -21,7 +21,7 @@ from faas.invoker.deadlines import Deadlines
 from faas.invoker.ids import new_sandbox_id
 from faas.invoker.loads import Loads
 from faas.invoker.perform import Performer
-from faas.invoker.run import Answering, Run, status_of
+from faas.invoker.run import Run, status_of
 from faas.invoker.session import Session
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.turns import Turns
@@ -57,7 +57,7 @@ from faas.pool.messages import (
     Tick,
 )
 from faas.pool.pool import Pool
-from faas.ports import Clock, Engine, Entry, LogLine, LogSink
+from faas.ports import Answering, Clock, Engine, Entry, LogLine, LogSink
 from faas.wire import Chunk, Error, Log, Result, Stream
 from faas.wire.schema import FINAL_ERROR_KINDS
 

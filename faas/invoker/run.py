@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from faas.invoker.streaming import ResponseStream
 from faas.metering.meter import SharedTime, meter
@@ -10,16 +10,7 @@ from faas.model.errors import DeadlineExceeded, FaasError, Fault, FunctionFailed
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
 from faas.model.usage import UsageRecord
-from faas.ports import Entry
-
-
-class Answering(Protocol):
-    """Where a reply goes; ``asyncio.Future`` is one."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-
-    def set_result(self, reply: Reply, /) -> None: ...
+from faas.ports import Answering, Entry
 
 
 class Run:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faas.gateway.app import Gateway, build_app
-from faas.gateway.services import Answering, Services
+from faas.gateway.services import Services
 from faas.model.errors import Conflict, FaasError, NotFound, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Http, Manifest
 from faas.model.usage import UsageRecord
-from faas.ports import ApiKey, Entry, LogLine, UsageRow
+from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
 
 ADMIN = "faas_admin"
 JSON = ((b"content-type", b"application/json"),)
