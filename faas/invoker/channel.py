@@ -25,6 +25,7 @@ class Channel(asyncio.Protocol):
         self.instance = ""  # "" for the zygote and for who has not said hello
         self.shared = SharedTime()
         self.reading = True
+        self.unanswered: tuple[str, ...] = ()  # when it has closed, oldest first
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +51,7 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason does not matter
         self._transport = None
-        self.connection.close()
+        self.unanswered = self.connection.close()
         self.session.disconnected(self)
 
     def send(self, frame: Frame) -> bool:

@@ -49,8 +49,10 @@ from faas.pool.messages import (
     Forget,
     FunctionSpec,
     InitFailed,
+    Prefetch,
     Prepare,
     Reject,
+    Return,
     SandboxDown,
     SandboxReady,
     Submit,
@@ -205,9 +207,9 @@ class Invoker:
         return run
 
     def abandon(self, run: Run) -> None:
-        """The caller has gone: a waiting call ends here, a running one is finished and metered without it."""
+        """The caller has gone: a waiting call ends here, one that was sent is finished and metered without it."""
         call = run.call.id
-        if call in self.runs and not run.dispatched_ns:
+        if call in self.runs and not run.sent:
             self.apply(Cancel(call))
             self.end(run, None, Status.REJECTED)
 
@@ -293,6 +295,10 @@ class Invoker:
         for command in self.pool.step(event, now):
             if type(command) is Dispatch:
                 self._dispatch(command, now)
+            elif type(command) is Prefetch:
+                self._prefetch(command)
+            elif type(command) is Return:
+                self._returned(command)
             elif type(command) is Reject or type(command) is Fail:
                 run = self.runs.get(command.call)
                 if run is not None:
@@ -303,7 +309,7 @@ class Invoker:
             self._settle_loads(key, event, now)
         if kind is SandboxDown:
             self._performer.lost(event.sandbox)  # type: ignore[union-attr]
-        if self.pool.queued:
+        if self.pool.queued or self.pool.ahead:
             self._wait(now)
 
     def _wait(self, now: int) -> None:
@@ -329,7 +335,7 @@ class Invoker:
             self._ticker.cancel()
         self._slow_tick = False  # this one is on its way: see _wait
         self.apply(Tick(self._turns.ns))
-        self._slow_tick = not self.pool.queued
+        self._slow_tick = not (self.pool.queued or self.pool.ahead)
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()
         seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
@@ -348,7 +354,7 @@ class Invoker:
         if run is None or channel is None:
             return  # the instance is going; its end is on the way and gives the call back: see _failed
         timeout_ms = run.version.manifest.timeout_ms
-        if not channel.send(self._performer.invoke_frame(run, self._unix_ns() + timeout_ms * 1_000_000)):
+        if not run.sent and not self._send(run, channel):
             return
         run.dispatched_ns = now
         run.start = command.start
@@ -358,9 +364,28 @@ class Invoker:
             run.shared = channel.shared
             run.shared.begin(run.call.id, now)
 
+    def _send(self, run: Run, channel: Channel) -> bool:
+        deadline_ns = self._unix_ns() + run.version.manifest.timeout_ms * 1_000_000
+        run.sent = channel.send(self._performer.invoke_frame(run, deadline_ns))
+        return run.sent
+
+    def _prefetch(self, command: Prefetch) -> None:
+        run = self.runs.get(command.call)
+        channel = self.channels.get(command.instance)
+        if run is not None and channel is not None:
+            self._send(run, channel)
+
+    def _returned(self, command: Return) -> None:
+        run = self.runs.get(command.call)
+        if run is None:
+            return
+        if run.dispatched_ns:
+            self._deadlines.remove(run, run.version.manifest.timeout_ms)
+        run.sent, run.dispatched_ns = False, 0
+
     def _failed(self, run: Run, command: Reject | Fail) -> None:
         """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""
-        if type(command) is Fail and not run.dispatched_ns and not run.again and not self.pool.closing:
+        if type(command) is Fail and not run.sent and not run.again and not self.pool.closing:
             run.again = True
             self.apply(Submit(run.call.id, self._spec(run.version)))
         else:
@@ -374,7 +399,7 @@ class Invoker:
     def answered(self, channel: Channel, frame: Result | Error | Chunk | Stream) -> None:
         """An instance's frame about a call; one whose call has ended is dropped."""
         run = self.runs.get(frame.invocation_id)
-        if run is None:
+        if run is None or not run.dispatched_ns:  # it has ended; or was sent ahead and cannot have been begun
             return
         if type(frame) is Result:
             self._result(channel, run, frame)

@@ -20,6 +20,7 @@ from faas.pool.messages import (
     InitFailed,
     Kill,
     Park,
+    Recall,
     Remove,
     Resize,
     Resume,
@@ -65,6 +66,10 @@ class Performer:
                 channel = self._owner.channels.get(instance)
                 if channel is not None:
                     channel.send(Drain())
+            case Recall(instance):
+                session = self._session_of(instance)
+                if session is not None:
+                    session.recall(instance)
             case Abort(call, instance):
                 channel = self._owner.channels.get(instance)
                 if channel is not None:

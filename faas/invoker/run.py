@@ -20,6 +20,7 @@ class Run:
     """
 
     dispatched_ns = 0  # 0 = never
+    sent = False  # to an instance, which may have begun it
     again = False  # it was given to an instance that had just ended
     start = StartKind.WARM
     init_ns = 0

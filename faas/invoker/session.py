@@ -16,8 +16,18 @@ from typing import Protocol
 
 from faas.invoker.channel import Channel
 from faas.model.errors import FunctionFailed, InstanceCrashed
-from faas.pool.messages import Cause, InitFailed, InstanceDown, InstanceUp, SandboxDown, SandboxReady, SandboxUp
-from faas.wire import Chunk, Error, Exited, Frame, Hello, Kill, Log, Ready, Result, Stream
+from faas.pool.messages import (
+    Cause,
+    InitFailed,
+    InstanceDown,
+    InstanceUp,
+    Recalled,
+    SandboxDown,
+    SandboxReady,
+    SandboxUp,
+)
+from faas.wire import Chunk, Error, Exited, Frame, Hello, Kill, Log, Ready, Recall, Result, Stream
+from faas.wire import Recalled as RecalledFrame
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +41,9 @@ class Owner(Protocol):
 
     channels: dict[str, Channel]
 
-    def apply(self, event: SandboxUp | SandboxReady | SandboxDown | InitFailed | InstanceUp | InstanceDown) -> None: ...
+    def apply(
+        self, event: SandboxUp | SandboxReady | SandboxDown | InitFailed | InstanceUp | InstanceDown | Recalled
+    ) -> None: ...
 
     def answered(self, channel: Channel, frame: Result | Error | Chunk | Stream) -> None: ...
 
@@ -61,6 +73,8 @@ class Session:
         self._connections: set[Channel] = set()
         self._expected: set[str] = set()
         self._exits: dict[str, Exited] = {}
+        self._recalls: dict[str, int] = {}  # by instance: how many INVOKEs it had been sent when they were asked back
+        self._unanswered: dict[str, tuple[str, ...]] = {}  # by instances whose channel has closed
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._oom_seen = 0
 
@@ -112,9 +126,11 @@ class Session:
         elif type(frame) is Hello:
             self._greeted(channel, frame)
         elif type(frame) is Ready:
-            self._owner.apply(SandboxReady(self.id))
+            self._owner.apply(SandboxReady(self.id, frame.info.get("recall") == "1"))
         elif type(frame) is Exited:
             self._exited(frame)
+        elif type(frame) is RecalledFrame:
+            self._recalled(frame)
 
     def _greeted(self, channel: Channel, hello: Hello) -> None:
         if hello.role == "zygote":
@@ -149,6 +165,7 @@ class Session:
             self._down(Cause.LOST, "its first process ended")
         elif channel.instance:
             del self._channels[channel.instance]
+            self._unanswered[channel.instance] = channel.unanswered
             if channel.instance in self._exits:
                 self._ended(channel.instance)
             else:
@@ -177,16 +194,32 @@ class Session:
         timer = self._timers.pop(instance, None)
         if timer is not None:
             timer.cancel()
+        self._recalls.pop(instance, None)
         frame = self._exits.pop(instance, None)
         if frame is None:
             self._kill(instance)  # it let go of its channel, or lost it, and may live on
         channel = self._channels.get(instance)
+        unanswered = self._unanswered.pop(instance, ()) if channel is None else channel.connection.open_ids
         cause, text = self._why(frame)
-        self._owner.apply(InstanceDown(instance, cause, text))
+        # It may have begun the oldest of them, and the next only after having answered that.
+        self._owner.apply(InstanceDown(instance, cause, text, unanswered[1:]))
         if channel is not None:
             self._channels.pop(instance)
             channel.instance = ""
             channel.close()
+
+    def recall(self, instance: str) -> None:
+        """Ask for the calls back that the instance was sent and has not begun."""
+        channel = self._channels.get(instance)
+        if channel is not None and self.control is not None:
+            self._recalls[instance] = upto = channel.connection.invoked
+            self.control.send(Recall(instance, upto))
+
+    def _recalled(self, frame: RecalledFrame) -> None:
+        channel = self._channels.get(frame.instance_id)
+        upto = self._recalls.pop(frame.instance_id, 0)
+        if channel is not None:
+            self._owner.apply(Recalled(frame.instance_id, channel.connection.withdraw(frame.begun, upto)))
 
     def _kill(self, instance: str) -> None:
         if self.control is not None:

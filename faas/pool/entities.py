@@ -68,6 +68,7 @@ class Call:
     function: Function
     submitted_ns: int
     instance: Instance | None = None
+    ahead_on: Instance | None = None  # the instance that it was sent ahead to
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +84,10 @@ class Instance:
     used: bool = False
     doomed: bool = False  # one of its calls ran past its deadline: to be killed when the others have ended
     calls: dict[str, Call] = field(default_factory=dict)
+    began_ns: int = 0  # when its last call was dispatched
+    ahead: deque[Call] = field(default_factory=deque)  # sent ahead, see prefetch
+    recalled: bool = False  # they have been asked back
+    listed: bool = False  # in its function's ``roomy``
 
     def move(self, state: InstanceState, now_ns: int) -> None:
         if state not in INSTANCE_MOVES[self.state]:
@@ -121,6 +126,10 @@ class Function:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     available: list[Instance] = field(default_factory=list)
     queue: deque[Call] = field(default_factory=deque)
+    recalls: bool = False  # its sandboxes can take calls back
+    ahead: bool = False  # its calls may be sent ahead, see prefetch
+    apart_until_ns: int = 0  # not before this
+    roomy: deque[Instance] = field(default_factory=deque)  # where they may be sent, and some where not any more
     starting: int = 0
     serving: int = 0  # idle or busy
     running: int = 0  # calls dispatched and not finished

@@ -5,6 +5,7 @@ from __future__ import annotations
 from faas.pool.entities import Function
 from faas.pool.growth import slots
 from faas.pool.pool import Pool
+from faas.pool.prefetch import AHEAD_MAX
 from faas.pool.states import InstanceState, SandboxState
 
 
@@ -15,6 +16,7 @@ def check(pool: Pool) -> None:
     assert pool.memory_mb == overhead + held, f"memory counted {pool.memory_mb}, held {overhead + held}"
     assert pool.memory_mb <= pool.config.memory_budget_mb, f"{pool.memory_mb} MB is over the budget"
     assert pool.queued == sum(len(f.queue) for f in pool.functions.values()), "queued calls miscounted"
+    assert pool.ahead == sum(len(i.ahead) for i in pool.instances.values()), "calls sent ahead miscounted"
     for sandbox in pool.sandboxes.values():
         unbound = (SandboxState.BOOTING, SandboxState.GENERIC)
         if sandbox.state in unbound:
@@ -23,8 +25,12 @@ def check(pool: Pool) -> None:
             assert instance.function is sandbox.function, f"{instance.id} serves another function than its sandbox"
             assert pool.instances.get(instance.id) is instance, f"{instance.id} is not in the pool's books"
     for call in pool.calls.values():
-        where = call.instance.calls.get(call.id) if call.instance else None
-        assert (where is call) if call.instance else (call in call.function.queue), f"call {call.id} is lost"
+        places = (
+            call.instance is not None and call.instance.calls.get(call.id) is call,
+            call.ahead_on is not None and call in call.ahead_on.ahead,
+            call in call.function.queue,
+        )
+        assert sum(places) == 1, f"call {call.id} is in {sum(places)} places"
     for function in pool.functions.values():
         _check_function(pool, function)
 
@@ -44,6 +50,10 @@ def _check_function(pool: Pool, function: Function) -> None:
             len(instance.calls) < function.spec.concurrency
         )
         assert (instance in function.available) == spare, f"{instance.id}: availability wrong"
+        if instance.ahead:
+            assert function.spec.concurrency == 1, f"{instance.id} is sent calls ahead that it would run at once"
+            assert len(instance.ahead) <= AHEAD_MAX, f"{instance.id} has {len(instance.ahead)} calls ahead"
+            assert instance.calls or instance.state is InstanceState.STOPPING, f"{instance.id} does not begin its calls"
         assert (instance.state is InstanceState.BUSY) >= bool(instance.calls) or (
             instance.state is InstanceState.STOPPING
         ), f"{instance.id} is {instance.state} with calls"

@@ -5,9 +5,9 @@ The contract between the pool and its shell, in clauses:
 1. The shell performs every command of a step, in order, before it hands in the next event.
 2. ``Boot`` is answered by ``SandboxUp`` or ``SandboxDown``; ``Bind`` by ``SandboxReady``, ``InitFailed`` or
    ``SandboxDown``; every instance id in ``Bind`` or ``Fork`` by ``InstanceUp`` or ``InstanceDown``; ``Kill`` and
-   ``Stop`` by ``InstanceDown``; ``Remove`` by ``SandboxDown``. ``Park`` and ``Resume`` have no answer: one that fails
-   ends in ``SandboxDown``. Answers may come late, twice or not at all: the
-   pool has a time limit for each and ignores what it no longer knows.
+   ``Stop`` by ``InstanceDown``; ``Recall`` by ``Recalled`` or ``InstanceDown``; ``Remove`` by ``SandboxDown``.
+   ``Park`` and ``Resume`` have no answer: one that fails ends in ``SandboxDown``. Answers may come late, twice or not
+   at all: the pool has a time limit for each and ignores what it no longer knows.
 3. Every ``Submit`` ends in exactly one of: ``Finished`` from the shell, or ``Reject`` or ``Fail`` from the pool, or
    ``Cancel`` from the shell while the call was still queued.
 4. ``SandboxDown`` implies ``InstanceDown`` for all its instances; nothing of that sandbox is mentioned again.
@@ -106,7 +106,10 @@ class SandboxUp(NamedTuple):
 
 
 class SandboxReady(NamedTuple):
+    """``recalls``: its instances serve in turn, and what they have not begun can be taken back."""
+
     sandbox: str
+    recalls: bool = False
 
 
 class InitFailed(NamedTuple):
@@ -127,11 +130,22 @@ class InstanceUp(NamedTuple):
 
 
 class InstanceDown(NamedTuple):
-    """``exit`` is what the caller is told: ``oom``, ``signal:SIGSEGV``, ``code:3``."""
+    """``exit`` is what the caller is told: ``oom``, ``signal:SIGSEGV``, ``code:3``.
+
+    ``unbegun`` are calls sent ahead that it had certainly not begun.
+    """
 
     instance: str
     cause: Cause
     exit: str = ""
+    unbegun: tuple[str, ...] = ()
+
+
+class Recalled(NamedTuple):
+    """The answer to ``Recall``: these calls were not begun and will not be."""
+
+    instance: str
+    calls: tuple[str, ...]
 
 
 class Tick(NamedTuple):
@@ -154,6 +168,7 @@ Event = (
     | SandboxDown
     | InstanceUp
     | InstanceDown
+    | Recalled
     | Tick
 )
 
@@ -186,6 +201,25 @@ class Dispatch(NamedTuple):
     instance: str
     start: StartKind
     init_ns: int
+
+
+class Prefetch(NamedTuple):
+    """Send the call ahead to a busy instance. It is the instance's when ``Dispatch`` says so, and not sent again."""
+
+    call: str
+    instance: str
+
+
+class Recall(NamedTuple):
+    """Ask for what was sent ahead to this instance."""
+
+    instance: str
+
+
+class Return(NamedTuple):
+    """The call was sent, or dispatched, and is not begun: it waits again, as if it had never been."""
+
+    call: str
 
 
 class Kill(NamedTuple):
@@ -242,4 +276,21 @@ class Fail(NamedTuple):
     error: FaasError
 
 
-Command = Boot | Bind | Fork | Dispatch | Kill | Stop | Resize | Remove | Reject | Fail | Abort | Park | Resume
+Command = (
+    Boot
+    | Bind
+    | Fork
+    | Dispatch
+    | Prefetch
+    | Recall
+    | Return
+    | Kill
+    | Stop
+    | Resize
+    | Remove
+    | Reject
+    | Fail
+    | Abort
+    | Park
+    | Resume
+)

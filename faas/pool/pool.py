@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from faas.model.errors import DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
-from faas.pool import growth, upkeep
+from faas.pool import growth, prefetch, upkeep
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
 from faas.pool.keepalive import KeepAlive, policy_of
 from faas.pool.messages import (
@@ -40,6 +40,7 @@ from faas.pool.messages import (
     Kill,
     Park,
     Prepare,
+    Recalled,
     Reject,
     Remove,
     Resize,
@@ -71,6 +72,7 @@ class Pool:
         self.boots = Backoff(config.backoff_ns, config.backoff_max_ns)
         self.memory_mb = 0
         self.queued = 0
+        self.ahead = 0  # calls sent ahead
         self.closing = False
         self.turn_ns = 0  # see Tick
         self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
@@ -89,6 +91,7 @@ class Pool:
             InitFailed: self._init_failed,
             Expired: self._expired,
             Cancel: self._cancel,
+            Recalled: self._recalled,
             Prepare: self._prepare,
             Forget: self._forget,
             Tick: self._tick,
@@ -122,6 +125,9 @@ class Pool:
         if function.available:
             self.calls[call.id] = call
             self._dispatch(call, function.available[-1], now)
+            return
+        if function.ahead and not self.closing and not function.queue and prefetch.send(self, call, function):
+            self.calls[call.id] = call
             return
         error = self._refusal(function, now)
         if error is not None:
@@ -159,8 +165,11 @@ class Pool:
         function.running += 1
         call.instance = instance
         instance.calls[call.id] = call
+        instance.began_ns = now
         if instance.state is _IDLE:
             instance.move(_BUSY, now)
+        if function.ahead:
+            prefetch.offer(instance)
         if len(instance.calls) >= function.spec.concurrency:
             function.available.pop()  # callers always take the top of the stack
         # One that was up before the call came was made for min_instances, or was one too many: nobody waited for it.
@@ -173,9 +182,10 @@ class Pool:
             self._out.append(Dispatch(call.id, instance.id, instance.kind, max(0, init)))
 
     def _finished(self, event: Finished, now: int) -> None:
-        call = self.calls.pop(event.call, None)
+        call = self.calls.get(event.call)
         if call is None or call.instance is None:
             return
+        del self.calls[call.id]
         instance, function = call.instance, call.function
         del instance.calls[call.id]
         function.running -= 1
@@ -191,16 +201,22 @@ class Pool:
             self._retire(instance, now)
             growth.grow(self, function, now)
             return
+        if instance.ahead:
+            prefetch.advance(self, instance, now)
+            return
         if len(instance.calls) == function.spec.concurrency - 1:
             function.available.append(instance)
         if not instance.calls:
             instance.move(_IDLE, now)
-        self._serve(function, now)
+        self.serve(function, now)
 
-    def _serve(self, function: Function, now: int) -> None:
+    def serve(self, function: Function, now: int) -> None:
+        """Give waiting calls to available instances."""
         while function.queue and function.available:
             self.queued -= 1
             self._dispatch(function.queue.popleft(), function.available[-1], now)
+        if function.ahead and function.queue:
+            prefetch.fill(self, function)
 
     def _expired(self, event: Expired, now: int) -> None:
         call = self.calls.get(event.call)
@@ -226,7 +242,7 @@ class Pool:
 
     def _cancel(self, event: Cancel, now: int) -> None:  # noqa: ARG002 - every handler takes the time
         call = self.calls.get(event.call)
-        if call is not None and call.instance is None:
+        if call is not None and call.instance is None and call.ahead_on is None:
             call.function.queue.remove(call)
             self.queued -= 1
             del self.calls[call.id]
@@ -294,6 +310,7 @@ class Pool:
         sandbox.move(SandboxState.BOUND, now)
         sandbox.clock = self.eviction_clock
         sandbox.function.load_ns = now - sandbox.bound_ns
+        sandbox.function.recalls = event.recalls
         sandbox.function.init.succeeded()
         sandbox.function.wanted = sandbox.function.spec.min_instances > 0
         growth.grow(self, sandbox.function, now)
@@ -324,7 +341,7 @@ class Pool:
         function.starting -= 1
         function.serving += 1
         function.available.append(instance)
-        self._serve(function, now)
+        self.serve(function, now)
 
     def _retire(self, instance: Instance, now: int) -> None:
         """Take an instance out of service; its end is awaited."""
@@ -352,12 +369,17 @@ class Pool:
         if instance is None:
             return
         function = instance.function
-        self._drop_instance(instance, event.cause, event.exit, now)
+        self._drop_instance(instance, event.cause, event.exit, now, event.unbegun)
         if instance.sandbox.state in (SandboxState.BOUND, SandboxState.BINDING):
             self._out.append(Resize(instance.sandbox.id, len(instance.sandbox.instances) * function.spec.memory_mb))
         self._after_release(function, now)
 
-    def _drop_instance(self, instance: Instance, cause: Cause, exit_text: str, now: int) -> None:
+    def _recalled(self, event: Recalled, now: int) -> None:
+        prefetch.returned(self, event, now)
+
+    def _drop_instance(
+        self, instance: Instance, cause: Cause, exit_text: str, now: int, unbegun: tuple[str, ...] = ()
+    ) -> None:
         if instance.state is not InstanceState.STOPPING:
             self._retire(instance, now)
         instance.move(InstanceState.STOPPED, now)
@@ -368,6 +390,10 @@ class Pool:
         for call in list(instance.calls.values()):
             self._end_running(call)
             self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
+        if instance.ahead:
+            for call in prefetch.orphans(self, instance, unbegun):
+                del self.calls[call.id]
+                self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
 
     def _after_release(self, function: Function, now: int) -> None:
         """Memory came free: first the function it belonged to, then whoever is short of memory."""
@@ -436,6 +462,7 @@ class Pool:
         upkeep.enforce_limits(self, now)
         for function in list(self.functions.values()):
             function.note_time(now)
+            prefetch.review(self, function, now)
             upkeep.rest(self, function, now)
             if function.queue or function.wanted:
                 growth.grow(self, function, now)
@@ -443,6 +470,7 @@ class Pool:
             if function.draining and not function.sandboxes and not function.queue and not function.running:
                 self.policy.forget(function.spec.key, now)
                 del self.functions[function.spec.key]
+        prefetch.recall(self, now)
         upkeep.expire_queues(self, now)
         upkeep.replenish(self, now)
 

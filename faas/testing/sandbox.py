@@ -13,9 +13,9 @@ import msgpack  # type: ignore[import-untyped]
 
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec, cpu_share
-from faas.wire import Exited, Frame, Hello, Ready, Result, encode
+from faas.wire import Exited, Frame, Hello, Ready, Recalled, Result, encode
 
-INIT, FORK, INVOKE, KILL, DRAIN = 2, 3, 8, 10, 11
+INIT, FORK, INVOKE, KILL, DRAIN, RECALL = 2, 3, 8, 10, 11, 12
 HELLO_INFO = {"runtime": "python", "language": "3.11.2"}
 
 Answer = Callable[["FakeInstance", str, bytes], Awaitable[None]]
@@ -65,12 +65,16 @@ class FakeInstance:
         self.running = running
         self.answer = answer
         self.send = peer.send
+        self.begun = 0  # INVOKEs, counting those that were taken back before it came to them
+        self.taken_back: set[int] = set()
 
     async def serve(self) -> None:
         while (frame := await self.peer.receive()) is not None:
             await self.running.wait()
             if frame[0] == INVOKE:
-                await self.answer(self, frame[1], frame[-1])
+                self.begun += 1
+                if self.begun not in self.taken_back:
+                    await self.answer(self, frame[1], frame[-1])
             elif frame[0] == DRAIN:
                 break
         self.peer.close()
@@ -103,6 +107,10 @@ class FakeSandbox:
                     self.spawn(self.fork(identity))
             elif frame[0] == KILL:
                 self.exit(frame[1], signal=9)
+            elif frame[0] == RECALL and frame[1] in self.instances:
+                instance = self.instances[frame[1]]
+                instance.taken_back.update(range(instance.begun + 1, frame[2] + 1))
+                self.control.send(Recalled(instance.id, instance.begun))
 
     def spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

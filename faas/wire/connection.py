@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from faas.wire.errors import LocalProtocolError, RemoteProtocolError
 from faas.wire.frames import (
@@ -55,6 +55,8 @@ from faas.wire.frames import (
     Kill,
     Log,
     Ready,
+    Recall,
+    Recalled,
     Result,
     Stream,
     encode,
@@ -92,10 +94,15 @@ _MAY_RECEIVE: Final[_Table] = {
             Ready: State.ZYGOTE_BOUND,
             Error: State.DRAINING,
         },
-        State.ZYGOTE_BOUND: {Log: State.ZYGOTE_BOUND, Exited: State.ZYGOTE_BOUND},
+        State.ZYGOTE_BOUND: {
+            Log: State.ZYGOTE_BOUND,
+            Exited: State.ZYGOTE_BOUND,
+            Recalled: State.ZYGOTE_BOUND,
+        },
         State.DRAINING: {
             Log: State.DRAINING,
             Exited: State.DRAINING,
+            Recalled: State.DRAINING,
             Ready: State.DRAINING,
             Error: State.DRAINING,
         },
@@ -124,8 +131,13 @@ _MAY_SEND: Final[_Table] = {
     Role.ZYGOTE: {
         State.ZYGOTE_GENERIC: {Init: State.ZYGOTE_BINDING, Drain: State.DRAINING},
         State.ZYGOTE_BINDING: {Fork: State.ZYGOTE_BINDING, Kill: State.ZYGOTE_BINDING, Drain: State.DRAINING},
-        State.ZYGOTE_BOUND: {Fork: State.ZYGOTE_BOUND, Kill: State.ZYGOTE_BOUND, Drain: State.DRAINING},
-        State.DRAINING: {Kill: State.DRAINING},
+        State.ZYGOTE_BOUND: {
+            Fork: State.ZYGOTE_BOUND,
+            Kill: State.ZYGOTE_BOUND,
+            Recall: State.ZYGOTE_BOUND,
+            Drain: State.DRAINING,
+        },
+        State.DRAINING: {Kill: State.DRAINING, Recall: State.DRAINING},
     },
     Role.INSTANCE: {
         State.INSTANCE_IDLE: {Invoke: State.INSTANCE_BUSY, Drain: State.DRAINING},
@@ -145,16 +157,19 @@ _PEEKED_BYTES: Final = HEAD_BYTES + len(_RESULT_BEGINS)
 
 
 class Connection:
-    """See the module's theory of operation. ``role``, ``state``, ``hello`` and ``open_ids`` are to be read only."""
+    """See the module's theory of operation. ``role``, ``state``, ``hello``, ``open_ids`` and ``invoked`` (how many
+    INVOKEs were sent) are to be read only.
+    """
 
-    __slots__ = ("_buffer", "_closed_ids", "_open", "_streaming", "hello", "role", "state")
+    __slots__ = ("_buffer", "_closed_ids", "_open", "_streaming", "hello", "invoked", "role", "state")
 
     def __init__(self) -> None:
         self.role = Role.UNKNOWN
         self.state = State.NEW
         self.hello: Hello | None = None
         self._buffer = bytearray()
-        self._open: set[str] = set()
+        self.invoked = 0
+        self._open: dict[str, int] = {}  # in the order they were sent; which one of ``invoked`` each is
         self._streaming: set[str] = set()
         self._closed_ids: deque[str] = deque(maxlen=CLOSED_IDS_KEPT)
 
@@ -162,42 +177,55 @@ class Connection:
         return f"<Connection {self.role} {self.state}, {len(self._open)} open>"
 
     @property
-    def open_ids(self) -> frozenset[str]:
-        """Invocations given out and not answered."""
-        return frozenset(self._open)
+    def open_ids(self) -> tuple[str, ...]:
+        """Invocations given out and not answered, in that order."""
+        return tuple(self._open)
 
-    def close(self) -> frozenset[str]:
-        """The stream has ended, or is given up. Returns the invocations left unanswered; idempotent."""
-        unanswered = frozenset(self._open)
+    def close(self) -> tuple[str, ...]:
+        """The stream has ended, or is given up. Returns the invocations left unanswered, oldest first; idempotent."""
+        unanswered = tuple(self._open)
         self.state = State.CLOSED
         self._open.clear()
         self._streaming.clear()
         self._buffer.clear()
         return unanswered
 
+    def withdraw(self, begun: int, upto: int) -> tuple[str, ...]:
+        """Of the first ``upto`` invocations sent, close those after the first ``begun``: they will not be answered.
+
+        Which they are.
+        """
+        withdrawn = tuple(each for each, number in self._open.items() if begun < number <= upto)
+        for each in withdrawn:
+            del self._open[each]
+        if withdrawn and not self._open and self.state is _BUSY:
+            self.state = _IDLE
+        return withdrawn
+
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame) -> bytes:
         """The bytes to write. Raises ``LocalProtocolError``, and changes nothing, when ``frame`` is not legal now."""
         kind = type(frame)
-        if isinstance(frame, Invoke) and self.state is _IDLE:  # the most frequent by far, so without the tables
-            data = encode(frame)
-            self._open.add(frame.invocation_id)
-            self.state = _BUSY
-            return data
+        if kind is Invoke and (self.state is _IDLE or self.state is _BUSY):  # by far the most, so without the tables
+            return self._invoke(cast("Invoke", frame))
         after = _MAY_SEND[self.role].get(self.state, _NOTHING).get(kind)
         if after is None:
             raise LocalProtocolError(f"{kind.__name__} may not be sent to {self!r}")
-        if isinstance(frame, Invoke):
-            if frame.invocation_id in self._open:
-                raise LocalProtocolError(f"invocation {frame.invocation_id} is already open on {self!r}")
-            data = encode(frame)
-            self._open.add(frame.invocation_id)
-        else:
-            if isinstance(frame, Cancel) and frame.invocation_id not in self._open:
-                raise LocalProtocolError(f"invocation {frame.invocation_id} is not open on {self!r}")
-            data = encode(frame)
+        if isinstance(frame, Cancel) and frame.invocation_id not in self._open:
+            raise LocalProtocolError(f"invocation {frame.invocation_id} is not open on {self!r}")
+        data = encode(frame)
         self.state = after
+        return data
+
+    def _invoke(self, frame: Invoke) -> bytes:
+        invocation_id = frame.invocation_id
+        if invocation_id in self._open:
+            raise LocalProtocolError(f"invocation {invocation_id} is already open on {self!r}")
+        data = encode(frame)
+        self.invoked += 1
+        self._open[invocation_id] = self.invoked
+        self.state = _BUSY
         return data
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -232,7 +260,7 @@ class Connection:
         invocation_id = frame.invocation_id
         if invocation_id not in self._open:
             raise RemoteProtocolError(f"the end of an invocation that is not open from {self!r}")
-        self._open.remove(invocation_id)
+        del self._open[invocation_id]
         self._closed_ids.append(invocation_id)
         if not self._open:
             self.state = _IDLE
@@ -308,7 +336,7 @@ class Connection:
             if isinstance(frame, Result) and frame.payload:
                 raise RemoteProtocolError(f"a payload after a stream from {self!r}")
             self._streaming.remove(invocation_id)
-        self._open.remove(invocation_id)
+        del self._open[invocation_id]
         self._closed_ids.append(invocation_id)
         if isinstance(frame, Error) and frame.kind in FINAL_ERROR_KINDS:
             return State.DRAINING

@@ -100,6 +100,16 @@ class Kill(NamedTuple):
     instance_id: str
 
 
+class Recall(NamedTuple):
+    """To the zygote: let that instance begin none of the INVOKEs it was sent before this, as far as it has not.
+
+    ``upto`` is how many those are, since its HELLO. Answered by RECALLED, or by EXITED.
+    """
+
+    instance_id: str
+    upto: int
+
+
 class Drain(NamedTuple):
     """Finish what runs, take nothing new, end."""
 
@@ -157,7 +167,31 @@ class Exited(NamedTuple):
     cpu_ns: int
 
 
-Frame = Hello | Init | Fork | Ready | Invoke | Cancel | Kill | Drain | Result | Error | Log | Chunk | Stream | Exited
+class Recalled(NamedTuple):
+    """Of the INVOKEs that RECALL was about, the first ``begun`` are answered, or will be; the others never begin."""
+
+    instance_id: str
+    begun: int
+
+
+Frame = (
+    Hello
+    | Init
+    | Fork
+    | Ready
+    | Invoke
+    | Cancel
+    | Kill
+    | Drain
+    | Result
+    | Error
+    | Log
+    | Chunk
+    | Stream
+    | Exited
+    | Recall
+    | Recalled
+)
 
 KINDS: Final[dict[type[Any], int]] = {
     Hello: 1,
@@ -168,12 +202,14 @@ KINDS: Final[dict[type[Any], int]] = {
     Cancel: 9,
     Kill: 10,
     Drain: 11,
+    Recall: 12,
     Result: 16,
     Error: 17,
     Log: 18,
     Chunk: 19,
     Stream: 20,
     Exited: 21,
+    Recalled: 22,
 }
 
 

@@ -32,6 +32,8 @@ from faas.wire.frames import (
     Kill,
     Log,
     Ready,
+    Recall,
+    Recalled,
     Result,
     Stream,
 )
@@ -181,6 +183,12 @@ def _kill(f: tuple[Any, ...]) -> Kill:
     return Kill(f[1])
 
 
+def _recall(f: tuple[Any, ...]) -> Recall:
+    _instance_id(f[1])
+    _counts(f[2])
+    return Recall(f[1], f[2])
+
+
 def _drain(f: tuple[Any, ...]) -> Drain:  # noqa: ARG001 - one shape for all
     return Drain()
 
@@ -245,6 +253,12 @@ def _exited(f: tuple[Any, ...]) -> Exited:
     return frame
 
 
+def _recalled(f: tuple[Any, ...]) -> Recalled:
+    _instance_id(f[1])
+    _counts(f[2])
+    return Recalled(f[1], f[2])
+
+
 _RESULT: Final = 16
 _RESULT_TYPES: Final = (int, str, int, tuple, int, int, bytes)
 _NONE: Final = type(None)
@@ -258,12 +272,14 @@ _SCHEMA: Final[dict[int, tuple[frozenset[_Types], Callable[[tuple[Any, ...]], Fr
     9: (frozenset({(int, str)}), _cancel),
     10: (frozenset({(int, str)}), _kill),
     11: (frozenset({(int,)}), _drain),
+    12: (frozenset({(int, str, int)}), _recall),
     _RESULT: (frozenset({_RESULT_TYPES}), _result),
     17: (frozenset({(int, str, str, str, str, str, int, int)}), _error),
     18: (frozenset({(int, str, str, int, str)}), _log),
     19: (frozenset({(int, str, bytes)}), _chunk),
     20: (frozenset({(int, str, int, tuple)}), _stream),
     21: (frozenset({(int, str, int, _NONE, int, int), (int, str, _NONE, int, int, int)}), _exited),
+    22: (frozenset({(int, str, int)}), _recalled),
 }
 
 

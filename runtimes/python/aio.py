@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from _queue import SimpleQueue
+from collections import deque
 from contextvars import copy_context
 from threading import Thread
 
@@ -35,6 +36,7 @@ class _Server:
         self._instance = instance
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sent_ahead: deque[list[Any]] = deque()  # invocations that wait for the one before, where only one may run
         self._draining = False
         self._app: Any = None
 
@@ -49,6 +51,7 @@ class _Server:
         self._loop.add_reader(channel.fileno(), self._readable)
         if first is not None:
             self._start(first[0], awaited(self._instance, *first), copy_context())
+            self._loop.call_soon(self._take, channel.received())
         self._loop.run_forever()
         if self._app is not None:
             self._loop.run_until_complete(self._app.shutdown())
@@ -64,13 +67,16 @@ class _Server:
         if frames is None:
             self._loop.stop()
             return
+        self._take(frames)
+
+    def _take(self, frames: list[list[Any]]) -> None:
         for frame in frames:
             kind = frame[0]
             if kind == codec.INVOKE:
-                variables = copy_context()
-                call = variables.run(self._instance.begin, frame)
-                work = self._app.run(call) if self._app is not None else self._invoke(call, frame)
-                self._start(call, work, variables)
+                if self._tasks and not self._instance.is_shared:
+                    self._sent_ahead.append(frame)
+                else:
+                    self._begin(frame)
             elif kind == codec.CANCEL:
                 task = self._tasks.get(frame[1])
                 if task is not None:
@@ -79,6 +85,14 @@ class _Server:
                 self._draining = True
                 if not self._tasks:
                     self._loop.stop()
+
+    def _begin(self, frame: list[Any]) -> None:
+        if not self._instance.take():
+            return
+        variables = copy_context()
+        call = variables.run(self._instance.begin, frame)
+        work = self._app.run(call) if self._app is not None else self._invoke(call, frame)
+        self._start(call, work, variables)
 
     def _start(self, call: Call, work: Any, variables: Variables) -> None:
         self._tasks[call.id] = self._loop.create_task(self._guard(call, work), context=variables)
@@ -96,6 +110,8 @@ class _Server:
                 self._instance.finish(call.id, *response)
         finally:
             del self._tasks[call.id]
+            while self._sent_ahead and not self._tasks:
+                self._begin(self._sent_ahead.popleft())
             if self._draining and not self._tasks:
                 self._loop.stop()
 

@@ -101,6 +101,10 @@ class Channel:
         if not data:
             return None
         self._buffer += data
+        return self.received()
+
+    def received(self) -> list[list[Any]]:
+        """The frames that came with one that ``receive`` returned, or that ``available`` has just read."""
         frames = []
         while (frame := self._next()) is not None:
             frames.append(frame)

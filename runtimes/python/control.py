@@ -36,7 +36,7 @@ from . import codec, logs, process, reaper
 from .channel import Channel
 from .failures import Failure, failure
 from .instance import Instance, template
-from .loader import Function, load, roots
+from .loader import IN_TURN, Function, load, roots
 from .output import Lines, Output, last_words, log_frames
 from .pump import Gauge, Pump, Slots
 
@@ -83,6 +83,7 @@ class Zygote:
         self._armed: dict[int, Any] = {}
         self._collect = True
         self._draining = False
+        self._recalls = False  # invocations can be taken back from instances
         self._forking = False
         self._instance: Instance | None = None
 
@@ -119,6 +120,8 @@ class Zygote:
                     if child.id == frame[1]:
                         reaper.kill(child.pid)
                         reaper.kill_group(child.pid)
+            elif kind == codec.RECALL:
+                self._recall(frame[1], frame[2])
             elif kind == codec.INIT:
                 self._init(frame[1])
             elif kind == codec.DRAIN:
@@ -196,6 +199,10 @@ class Zygote:
                 ["threads started while the module was imported do not exist in instances; start them on first use"],
             )
         self._template = template(function, self._config, self._output)
+        # What is asynchronous takes invocations from an event loop, and what is shared several at once: not in turn.
+        self._recalls = not self._template.is_shared and function.kind in IN_TURN and process.join_barriers()
+        if self._recalls:
+            info["recall"] = "1"
         self._collect = gc.isenabled()
         gc.collect()
         gc.freeze()
@@ -244,6 +251,12 @@ class Zygote:
             self._readers[descriptor] = pump
             self._poll.register(descriptor, select.POLLIN)
         self._children[pid] = Child(instance_id, pid, pump, f"{self._tmp}/{instance_id}")
+
+    def _recall(self, instance_id: str, upto: int) -> None:
+        for child in self._children.values():
+            if child.id == instance_id:
+                begun = self._slots.recall(child.pump.at, upto, process.barrier) if self._recalls else upto
+                self._send(codec.encode(codec.RECALLED, instance_id, begun))
 
     def _could_not_fork(self, instance_id: str, why: str) -> None:
         line = f"an instance could not be started: {why}"

@@ -65,6 +65,7 @@ class Instance:
         self.output = output
         self.channel: Channel | None = None
         self.gauge: Any = None  # a Gauge from ``become`` on
+        self.number = 0  # of the INVOKEs that have come
         self.cpu_s = 0.0  # of this process, up to the last answer
         self._broken: Failure | None = None
         self._namespace = str(config["namespace"])
@@ -122,19 +123,20 @@ class Instance:
 
                 return serve(self, frame)
             if frame[0] == codec.INVOKE:
-                self._wsgi(frame)
+                if self.take():
+                    self._wsgi(frame)
             elif frame[0] == codec.DRAIN:
                 return self.retire()
 
     def _refuse(self, reason: Failure) -> int:
         """Answer the first invocation with ``reason``, which ends the process."""
         assert self.channel is not None
-        frame = self.channel.receive()
-        if frame is None:
-            return EXIT_RETIRED
-        if frame[0] == codec.INVOKE:
-            self.fail(self.begin(frame).id, reason)
-        return self.retire()
+        while (frame := self.channel.receive()) is not None:
+            if frame[0] != codec.INVOKE:
+                return self.retire()
+            if self.take():
+                self.fail(self.begin(frame).id, reason)
+        return EXIT_RETIRED
 
     def retire(self) -> int:
         """Leave as a program would: with its atexit functions."""
@@ -159,6 +161,12 @@ class Instance:
             self.fail(call.id, error)
             return
         self.finish(call.id, *response)
+
+    def take(self) -> bool:
+        """Count an INVOKE that has come; False when it was taken back, so that it must be passed over."""
+        self.number += 1
+        taken: bool = self.gauge.take(self.number)
+        return taken
 
     def begin(self, frame: list[Any]) -> Call:
         call = Call(frame)

@@ -26,6 +26,7 @@ RESULT_BYTES_MAX = 6 * 1024 * 1024
 
 SYNC, ASYNC, GENERATOR, ASYNC_GENERATOR, ASGI, WSGI = "sync", "async", "generator", "async_generator", "asgi", "wsgi"
 ASYNCHRONOUS = (ASYNC, ASYNC_GENERATOR, ASGI)
+IN_TURN = (SYNC, GENERATOR)  # one after the other, in the main thread
 
 
 class Function:

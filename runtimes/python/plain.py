@@ -15,7 +15,7 @@ from resource import RUSAGE_SELF, getrusage
 from .codec import BIN32, INVOKE, JSON_RESULT_BYTES, LARGE_BYTES, OK_JSON_UINT64, RESULT_WITH_ID, UINT64, json_result
 from .context import Context
 from .events import direct, scan
-from .pump import FLAGS, SLOT, TAKEN
+from .pump import BEGUN, FLAGS, SLOT, TAKEN, UPTO
 from .results import JSON_HEADERS, PLAIN, RECURSION_LIMIT_SAFE, encode, to_json
 
 TYPE_CHECKING = False
@@ -33,7 +33,8 @@ def serve(instance: Instance) -> list[Any] | tuple[Call, Any] | None:
     channel, gauge, handler, scope = instance.channel, instance.gauge, instance.function.call, instance.output.scope
     assert channel is not None
     receive, send, own = channel.receive, channel.send, channel.own
-    look, memory, slot = gauge.look, gauge.memory, gauge.at
+    look, memory, slot, words, kept = gauge.look, gauge.memory, gauge.at, gauge.words, gauge.kept
+    begun, upto = gauge.word + BEGUN, gauge.word + UPTO
     flags, taken, (out, err) = slot + FLAGS, slot + TAKEN, scope.lines
     small_bytes_max = min(instance.function.result_bytes_max, LARGE_BYTES)
     payload: Any
@@ -44,6 +45,10 @@ def serve(instance: Instance) -> list[Any] | tuple[Call, Any] | None:
         frame = receive()
         if frame is None or frame[0] != INVOKE:
             return frame
+        number = instance.number = instance.number + 1
+        words[begun] = number
+        if words[upto] >= number and not kept(number):
+            continue
         _, invocation_id, _, _, _, content_type, _, request, payload = frame
         scope.id = invocation_id
         id_bytes = invocation_id.encode()

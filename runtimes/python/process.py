@@ -17,7 +17,10 @@ DATA_SLACK_BYTES = 32 * _MB
 DATA_RESERVE_BYTES = 16 * _MB  # between the soft and the hard limit: room to say that memory ran out
 NPROC_MAX = 4096
 THREAD_STACK_BYTES = _MB  # as CPython on Alpine; the usual 8 MB would count against RLIMIT_DATA in full
-_prctl = ctypes.CDLL(None).prctl
+_libc = ctypes.CDLL(None)
+_prctl, _syscall = _libc.prctl, _libc.syscall
+_MEMBARRIER = 324 if os.uname().machine == "x86_64" else 283  # 283 wherever numbers are the kernel's generic ones
+_GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 2, 4
 
 
 def protect_zygote() -> None:
@@ -30,6 +33,16 @@ def protect_zygote() -> None:
 def limit_stacks() -> None:
     """Of threads that Python code starts; a function may ask for more (``threading.stack_size``)."""
     _thread.stack_size(THREAD_STACK_BYTES)
+
+
+def join_barriers() -> bool:
+    """Have this process and its children take part in each other's ``barrier``; False where the kernel can't."""
+    return bool(_syscall(_MEMBARRIER, _REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0 and barrier())
+
+
+def barrier() -> bool:
+    """A full memory barrier on every processor where one of them runs: membarrier(2)."""
+    return bool(_syscall(_MEMBARRIER, _GLOBAL_EXPEDITED, 0, 0) == 0)
 
 
 def data_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The way of what instances write to descriptors 1 and 2: a pipe each, read by the zygote, sent on as LOG frames.
+"""What zygote and instance share: the pipes of descriptors 1 and 2, read by the zygote, and a few bytes of memory.
 
 The zygote reads because it has nothing else to do: a thread in every instance would cost memory, and CPython warns
 whoever forks in a process with threads. It is also still there when the instance has crashed.
@@ -8,6 +8,12 @@ settled in a few bytes of shared memory per instance (a *slot*): the invocation'
 instance writes; and a byte of flags, which the zygote writes: it is busy with lines of this instance; on which
 descriptors the last line has no end yet. Before it answers, an instance looks at its pipes and its slot (one system
 call); only when there is something does it end the open line and wait.
+
+The slot is also where invocations are taken back that were sent ahead to a busy instance (RECALL). The instance, which
+may be deep in a handler and can't be asked, writes the number of each INVOKE *before* it looks whether that one has
+been taken back; the zygote writes up to which number it takes back *before* it looks which was begun last. So at least
+one sees the other (Dekker), given that neither processor reads before its write is seen: of the two the zygote sees to
+that, with membarrier(2), so that the instance need not pay for it at each invocation.
 """
 
 # contextlib would cost more to import than all of this file:
@@ -33,6 +39,9 @@ TAKEN = 32  # offset of a byte: 1 while the id before it is that of a running in
 FLAGS = 33  # offset of the zygote's flags
 OPEN = 0b011  # a flag per descriptor: the last line read from it had no end
 BUSY = 0b100  # the zygote has read and not yet sent
+DECIDING = 34  # offset of a byte: 1 while the zygote takes invocations back
+BEGUN, UPTO, KEPT = 5, 6, 7  # 64-bit words of the slot: begun last; taken back are those after KEPT up to UPTO
+WORD_BYTES = 8
 READ_BYTES = 64 * 1024
 SETTLE_S = 0.5
 SLOT = Struct(f"{ID_BYTES}sB")
@@ -43,6 +52,7 @@ class Slots:
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, SLOTS_MAX * SLOT_BYTES)
+        self.words = memoryview(self.memory).cast("Q")
         self._free = list(range(SLOTS_MAX - 1, -1, -1))
 
     def take(self) -> int:
@@ -53,6 +63,22 @@ class Slots:
 
     def give_back(self, at: int) -> None:
         self._free.append(at // SLOT_BYTES)
+
+    def recall(self, at: int, upto: int, barrier: Callable[[], object]) -> int:
+        """Take back what the slot's instance has not begun of its first ``upto`` invocations; how many it has begun."""
+        words, slot = self.words, at // WORD_BYTES
+        kept, before = words[slot + KEPT], words[slot + UPTO]
+        self.memory[at + DECIDING] = 1
+        barrier()
+        words[slot + UPTO] = upto
+        barrier()
+        begun = words[slot + BEGUN]
+        if begun > before:  # else it is still passing over what was taken back before
+            kept = begun
+        words[slot + KEPT] = kept
+        barrier()
+        self.memory[at + DECIDING] = 0
+        return kept
 
 
 class Pump:
@@ -120,16 +146,29 @@ class Pump:
 class Gauge:
     """The instance's end: says which invocation runs, and waits until its lines are sent.
 
-    ``look(0)`` is true while there is output in the pipes; ``memory[at:]`` is the slot.
+    ``look(0)`` is true while there is output in the pipes; ``memory[at:]`` is the slot, ``words[word:]`` as well.
     """
 
     def __init__(self, slots: Slots, at: int, read_ends: list[int]) -> None:
         self.memory = slots.memory
+        self.words = slots.words
         self.at = at
+        self.word = at // WORD_BYTES
         poll = select.poll()
         for descriptor in read_ends:
             poll.register(descriptor, select.POLLIN)
         self.look = poll.poll
+
+    def take(self, number: int) -> bool:
+        """Begin the instance's invocation of that number; False when it was taken back."""
+        self.words[self.word + BEGUN] = number
+        return self.words[self.word + UPTO] < number or self.kept(number)
+
+    def kept(self, number: int) -> bool:
+        """Whether an invocation up to UPTO is the instance's nevertheless, begun before it could be taken back."""
+        while self.memory[self.at + DECIDING]:
+            time.sleep(0.00005)
+        return number <= self.words[self.word + KEPT]
 
     def begin(self, invocation_id: str) -> None:
         SLOT.pack_into(self.memory, self.at, invocation_id.encode(), 1)

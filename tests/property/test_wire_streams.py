@@ -212,7 +212,7 @@ class InstanceConnection(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        assert self.connection.open_ids == set(self.open)
+        assert set(self.connection.open_ids) == set(self.open)
         if self.dead:
             expected = State.CLOSED
         elif self.draining:

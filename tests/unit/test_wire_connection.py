@@ -21,6 +21,8 @@ from faas.wire import (
     LocalProtocolError,
     Log,
     Ready,
+    Recall,
+    Recalled,
     RemoteProtocolError,
     Result,
     Role,
@@ -60,6 +62,7 @@ FROM_SANDBOX: list[Frame] = [
     Chunk(A, b"x"),
     Stream(A, 200, ()),
     Exited("i", 0, None, 0, 0),
+    Recalled("i", 0),
 ]
 FROM_NODE: list[Frame] = [
     Init({}),
@@ -69,6 +72,7 @@ FROM_NODE: list[Frame] = [
     Cancel(A),
     Cancel(B),
     Kill("i"),
+    Recall("i", 4),
     Drain(),
 ]
 
@@ -106,9 +110,17 @@ MAY_COME: dict[str, list[Frame]] = {
     "new": [ZYGOTE, INSTANCE],
     "generic": [],
     "binding": [Ready(1, {}), error(""), LOG_OWN, LOG_A, LOG_B],
-    "bound": [LOG_OWN, LOG_A, LOG_B, Exited("i", 0, None, 0, 0)],
-    "failed": [Ready(1, {}), error(""), LOG_OWN, LOG_A, LOG_B, Exited("i", 0, None, 0, 0)],
-    "zygote draining": [Ready(1, {}), error(""), LOG_OWN, LOG_A, LOG_B, Exited("i", 0, None, 0, 0)],
+    "bound": [LOG_OWN, LOG_A, LOG_B, Exited("i", 0, None, 0, 0), Recalled("i", 0)],
+    "failed": [Ready(1, {}), error(""), LOG_OWN, LOG_A, LOG_B, Exited("i", 0, None, 0, 0), Recalled("i", 0)],
+    "zygote draining": [
+        Ready(1, {}),
+        error(""),
+        LOG_OWN,
+        LOG_A,
+        LOG_B,
+        Exited("i", 0, None, 0, 0),
+        Recalled("i", 0),
+    ],
     "idle": [LOG_OWN],
     "busy": [result(), error(), LOG_OWN, LOG_A, Stream(A, 200, ())],
     "streaming": [result(), error(), LOG_OWN, LOG_A, Chunk(A, b"x")],
@@ -120,9 +132,9 @@ MAY_GO: dict[str, list[Frame]] = {
     "new": [],
     "generic": [Init({}), Drain()],
     "binding": [Fork(("i",)), Kill("i"), Drain()],
-    "bound": [Fork(("i",)), Kill("i"), Drain()],
-    "failed": [Kill("i")],
-    "zygote draining": [Kill("i")],
+    "bound": [Fork(("i",)), Kill("i"), Recall("i", 4), Drain()],
+    "failed": [Kill("i"), Recall("i", 4)],
+    "zygote draining": [Kill("i"), Recall("i", 4)],
     "idle": [invoke(), invoke(B), Drain()],
     "busy": [invoke(B), Cancel(A), Drain()],
     "streaming": [invoke(B), Cancel(A), Drain()],
@@ -176,7 +188,7 @@ def test_nothing_goes_or_comes_after_the_end(where: str) -> None:
     connection = at(where)
     open_ids = connection.open_ids
     assert connection.close() == open_ids
-    assert connection.close() == frozenset()
+    assert connection.close() == ()
     assert connection.state is State.CLOSED
     for frame in FROM_NODE:
         with pytest.raises(LocalProtocolError):
@@ -195,13 +207,28 @@ def test_hello_is_kept() -> None:
 def test_several_invocations_at_once() -> None:
     connection = at("busy")
     connection.send(invoke(B))
-    assert connection.open_ids == {A, B}
+    assert list(connection.open_ids) == [A, B]
     states = []
     for data in (encode(result()), encode(Stream(B, 200, ())) + encode(Chunk(B, b"1")) + encode(result(B))):
         connection.receive_data(data)
         states.append(connection.state)
     assert states == [State.INSTANCE_BUSY, State.INSTANCE_IDLE]
-    assert connection.open_ids == frozenset()
+    assert list(connection.open_ids) == []
+
+
+def test_what_was_not_begun_can_be_withdrawn() -> None:
+    connection = at("answered")
+    for each in (A, B, "c" * 32, "d" * 32):
+        connection.send(invoke(each))
+    assert connection.invoked == 5, "the one that is answered counts as well"
+    assert connection.withdraw(2, 4) == (B, "c" * 32), "the fifth was sent after it was asked what had begun"
+    assert connection.open_ids == (A, "d" * 32)
+    connection.receive_data(encode(result()))
+    assert connection.withdraw(2, 5) == ("d" * 32,)
+    assert connection.state is State.INSTANCE_IDLE
+    assert connection.withdraw(2, 5) == ()
+    with pytest.raises(RemoteProtocolError):
+        connection.receive_data(encode(result("d" * 32)))
 
 
 def test_a_stream_ends_without_a_payload() -> None:
@@ -232,7 +259,7 @@ def test_good_frames_before_a_bad_one_count() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         connection.receive_data(encode(LOG_A) + encode(result()) + b"\x00\x00\x00\x01\xc1" + encode(LOG_OWN))
     assert caught.value.frames == [LOG_A, result()]
-    assert connection.close() == frozenset()
+    assert connection.close() == ()
 
 
 def test_a_frame_that_is_too_large_changes_nothing() -> None:
@@ -240,7 +267,7 @@ def test_a_frame_that_is_too_large_changes_nothing() -> None:
     with pytest.raises(LocalProtocolError):
         connection.send(invoke(payload=bytes(FRAME_BYTES_MAX)))
     assert connection.state is State.INSTANCE_IDLE
-    assert connection.open_ids == frozenset()
+    assert connection.open_ids == ()
 
 
 def test_large_frames_in_pieces() -> None:
