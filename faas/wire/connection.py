@@ -237,34 +237,39 @@ class Connection:
         """
         frames: list[Frame] = []
         try:
-            if data[HEAD_BYTES:_PEEKED_BYTES] == _RESULT_BEGINS and self.state is _BUSY and not self._buffer:
-                frame = self._lone_result(data)
-                if frame is not None:
-                    return [frame]
+            at = 0
+            if self.state is _BUSY and not self._buffer and not self._streaming:
+                at = self._results(data, frames)
+                if at == len(data):
+                    return frames
             if self.state is State.CLOSED:
                 raise RemoteProtocolError("data after the end")
-            self._parse(data, frames)
+            self._parse(data[at:] if at else data, frames)
         except RemoteProtocolError as error:
             error.frames = frames
             self.close()
             raise
         return frames
 
-    def _lone_result(self, data: bytes) -> Result | None:
-        """The most frequent piece of all by far, one whole RESULT: what ``_parse`` does with it, in fewer steps."""
-        size = int.from_bytes(data[:HEAD_BYTES], "big")
-        if size != len(data) - HEAD_BYTES or size > SMALL_BYTES_MAX or self._streaming:
-            return None
-        frame = decode(data[HEAD_BYTES:])
-        assert isinstance(frame, Result)
-        invocation_id = frame.invocation_id
-        if invocation_id not in self._open:
-            raise RemoteProtocolError(f"the end of an invocation that is not open from {self!r}")
-        del self._open[invocation_id]
-        self._closed_ids.append(invocation_id)
-        if not self._open:
+    def _results(self, data: bytes, frames: list[Frame]) -> int:
+        """By far the most come as whole RESULTs: what ``_parse`` does with these, in fewer steps. How far they go."""
+        at, end, opened = 0, len(data), self._open
+        while data[at + HEAD_BYTES : at + _PEEKED_BYTES] == _RESULT_BEGINS:
+            size = int.from_bytes(data[at : at + HEAD_BYTES], "big")
+            stop = at + HEAD_BYTES + size
+            if stop > end or size > SMALL_BYTES_MAX:
+                break
+            frame = decode(data[at + HEAD_BYTES : stop])
+            assert isinstance(frame, Result)
+            invocation_id = frame.invocation_id
+            if opened.pop(invocation_id, None) is None:
+                raise RemoteProtocolError(f"the end of an invocation that is not open from {self!r}")
+            self._closed_ids.append(invocation_id)
+            frames.append(frame)
+            at = stop
+        if not opened:
             self.state = _IDLE
-        return frame
+        return at
 
     def _parse(self, data: bytes, frames: list[Frame]) -> None:
         buffer = self._buffer

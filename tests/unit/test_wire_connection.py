@@ -254,6 +254,21 @@ def test_late_lines_are_taken_for_a_while() -> None:
         connection.receive_data(encode(LOG_A))
 
 
+def test_several_results_in_one_piece_with_the_beginning_of_another() -> None:
+    connection = at("busy")
+    for each in (B, "c" * 32):
+        connection.send(invoke(each))
+    data = encode(result()) + encode(result(B)) + encode(result("c" * 32))
+    assert connection.receive_data(data[:-3]) == [result(), result(B)]
+    assert connection.state is State.INSTANCE_BUSY
+    assert connection.receive_data(data[-3:]) == [result("c" * 32)]
+    assert connection.state is State.INSTANCE_IDLE
+    connection.send(invoke())
+    with pytest.raises(RemoteProtocolError) as caught:
+        connection.receive_data(encode(result()) + encode(result()))
+    assert caught.value.frames == [result()]
+
+
 def test_good_frames_before_a_bad_one_count() -> None:
     connection = at("busy")
     with pytest.raises(RemoteProtocolError) as caught:
