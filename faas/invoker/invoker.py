@@ -24,7 +24,6 @@ from faas.invoker.perform import Performer
 from faas.invoker.run import Run, status_of
 from faas.invoker.session import Session
 from faas.invoker.streaming import ResponseStream
-from faas.invoker.turns import Turns
 from faas.invoker.view import describe, stats
 from faas.model.errors import (
     FaasError,
@@ -137,7 +136,6 @@ class Invoker:
         self._idle = asyncio.Event()
         self._performer = Performer(self)
         self._loop = asyncio.get_running_loop()  # asked for at each call it would cost a system call
-        self._turns = Turns(self._loop, clock.monotonic_ns)
         self._deadlines: Deadlines[Run] = Deadlines(self._loop, clock.monotonic_ns, self._expire)
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -310,14 +308,12 @@ class Invoker:
         if kind is SandboxDown:
             self._performer.lost(event.sandbox)  # type: ignore[union-attr]
         if self.pool.queued or self.pool.ahead:
-            self._wait(now)
+            self._look_often()
 
-    def _wait(self, now: int) -> None:
-        """Calls wait: look often, and at how long the loop takes to come round."""
+    def _look_often(self) -> None:
+        """Calls wait."""
         if self._slow_tick and self._ticker is not None:
-            self._turns.forget()
             self._tick()
-        self._turns.measure(now)
 
     def _bound_to(self, sandbox: str) -> str:
         session = self.sessions.get(sandbox)
@@ -333,8 +329,8 @@ class Invoker:
     def _tick(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
-        self._slow_tick = False  # this one is on its way: see _wait
-        self.apply(Tick(self._turns.ns))
+        self._slow_tick = False  # this one is on its way: see _look_often
+        self.apply(Tick())
         self._slow_tick = not (self.pool.queued or self.pool.ahead)
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()
@@ -421,7 +417,8 @@ class Invoker:
         now = self._now_ns()
         run.end_sharing(now)  # before the next call begins on the instance
         reusable = not channel.session.has_exited(channel.instance)
-        self.apply(Finished(channel.instance, run.call.id, reusable, now - run.dispatched_ns, frame.cpu_ns))
+        busy_ns = min(frame.busy_ns or now - run.dispatched_ns, now - run.dispatched_ns)
+        self.apply(Finished(channel.instance, run.call.id, reusable, busy_ns))
         if run.stream is not None:
             run.bytes_out = run.stream.bytes_out
             self.end(run, None, now=now)

@@ -87,6 +87,7 @@ class Instance:
     began_ns: int = 0  # when its last call was dispatched
     ahead: deque[Call] = field(default_factory=deque)  # sent ahead, see prefetch
     recalled: bool = False  # they have been asked back
+    late_ns: int = 0  # when the call was dispatched behind which they waited then
     listed: bool = False  # in its function's ``roomy``
 
     def move(self, state: InstanceState, now_ns: int) -> None:
@@ -133,8 +134,7 @@ class Function:
     starting: int = 0
     serving: int = 0  # idle or busy
     running: int = 0  # calls dispatched and not finished
-    run_ns: int = 0  # from dispatch to answer, smoothed; 0 = not known yet
-    cpu_ns: int = 0  # of that, what instances say they worked
+    run_ns: int = 0  # how long a call keeps its instance busy, smoothed; 0 = not known yet
     looked_ns: int = 0  # the last tick
     stalled_ns: int = 0  # for how long it has finished nothing though calls run, as of the last tick
     last_finish_ns: int = 0
@@ -152,11 +152,10 @@ class Function:
     def live(self) -> int:
         return self.starting + self.serving
 
-    def note_finish(self, now_ns: int, run_ns: int, cpu_ns: int) -> None:
-        """A call ended, ``run_ns`` after its dispatch (0 = not known), with ``cpu_ns`` of work."""
-        if run_ns > 0:
-            self.run_ns = smoothed(self.run_ns, run_ns)
-            self.cpu_ns = smoothed(self.cpu_ns, min(cpu_ns, run_ns))
+    def note_finish(self, now_ns: int, busy_ns: int) -> None:
+        """A call ended that kept its instance busy for so long (0 = not known)."""
+        if busy_ns > 0:
+            self.run_ns = smoothed(self.run_ns, busy_ns)
         self.last_finish_ns = now_ns
         self.stalled_ns = 0
 
@@ -168,12 +167,7 @@ class Function:
         self.stalled_ns = now_ns - since_ns if self.running and since_ns < self.looked_ns else 0
         self.looked_ns = now_ns
 
-    def run_estimate_ns(self, turn_ns: int) -> int:
-        """How long a call keeps its instance busy; 0 = not known.
-
-        The node's own turns are not the function's: a frame leaves when the turn is over in which it was written, and
-        an answer is read somewhere in a later one. That is a turn on average, and two at most; half-way is taken off.
-        """
-        if self.run_ns == 0:
-            return 0
-        return max(1, self.cpu_ns, max(self.run_ns, self.stalled_ns) - turn_ns - turn_ns // 2)
+    @property
+    def run_estimate_ns(self) -> int:
+        """How long a call keeps its instance busy, as far as that has shown; 0 = not known."""
+        return max(self.run_ns, self.stalled_ns) if self.run_ns else 0

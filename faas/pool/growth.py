@@ -55,7 +55,7 @@ def instances_short(pool: Pool, function: Function) -> int:
         function.serving,
         len(function.queue),
         spec.concurrency,
-        function.run_estimate_ns(pool.turn_ns),
+        function.run_estimate_ns,
         pool.config.wait_goal_ns,
     )
     if function.wanted and not function.draining:

@@ -73,14 +73,14 @@ class Cancel(NamedTuple):
 class Finished(NamedTuple):
     """The instance answered. ``reusable`` is false when it said that it will exit (out of memory, sys.exit).
 
-    ``run_ns`` is the time from its dispatch, on the node's clock; 0 = not known. ``cpu_ns`` is what it says it used.
+    ``busy_ns`` is how long the call kept the instance busy; 0 = not known. The instance says so, and only its own
+    function is decided by it.
     """
 
     instance: str
     call: str
     reusable: bool = True
-    run_ns: int = 0
-    cpu_ns: int = 0
+    busy_ns: int = 0
 
 
 class Expired(NamedTuple):
@@ -149,10 +149,7 @@ class Recalled(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """Time has passed: cool down, expire, replenish. ``turn_ns``: how long the node's loop lately took to come round,
-    while calls waited."""
-
-    turn_ns: int = 0
+    """Time has passed: cool down, expire, replenish."""
 
 
 Event = (

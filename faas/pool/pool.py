@@ -74,7 +74,6 @@ class Pool:
         self.queued = 0
         self.ahead = 0  # calls sent ahead
         self.closing = False
-        self.turn_ns = 0  # see Tick
         self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
         self.eviction_clock = 0.0  # see eviction
         self.new_id = new_id
@@ -189,7 +188,7 @@ class Pool:
         instance, function = call.instance, call.function
         del instance.calls[call.id]
         function.running -= 1
-        function.note_finish(now, event.run_ns, event.cpu_ns)
+        function.note_finish(now, event.busy_ns)
         sandbox = instance.sandbox
         sandbox.used_ns = now
         sandbox.clock = self.eviction_clock
@@ -457,8 +456,7 @@ class Pool:
 
     # -- time -------------------------------------------------------------------------------------------------------
 
-    def _tick(self, event: Tick, now: int) -> None:
-        self.turn_ns = event.turn_ns
+    def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002 - every handler takes the event
         upkeep.enforce_limits(self, now)
         for function in list(self.functions.values()):
             function.note_time(now)

@@ -8,8 +8,9 @@ pipelining). Their time runs from the answer before theirs: that is when the poo
 
 What must not happen is that a call waits behind one that turns out to be long while others are free. So whatever has
 waited too long is asked back (``Recall``). Only the sandbox can say what had not begun, and answers ``Recalled``: those
-calls are at the head of the queue again, and their function does not send ahead for a while. A call is never given to
-a second instance unless the first is known not to have begun it, by that answer or by its end (``InstanceDown``).
+calls are at the head of the queue again, and if the long one still runs their function does not send ahead for a while.
+A call is never given to a second instance unless the first is known not to have begun it, by that answer or by its end
+(``InstanceDown``).
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 AHEAD_MAX: Final = 3  # calls that wait in one instance; with it they are as many as a busy node answers in a turn
 RUN_NS_MAX: Final = 1_000_000
-RECALL_NS: Final = 20_000_000  # how late an answer may be, beside the node's own turns, before they are asked back
+RECALL_NS: Final = 20_000_000  # how late an answer may be before they are asked back
 PAUSE_NS: Final = 250_000_000  # without sending ahead, after that
 
 
 def review(pool: Pool, function: Function, now: int) -> None:
     """At each tick: decide whether the function's calls are such that sending them ahead is good for them."""
-    run_ns = function.run_estimate_ns(pool.turn_ns)
+    run_ns = function.run_estimate_ns
     function.ahead = (
         function.recalls
         and function.spec.concurrency == 1
@@ -49,11 +50,11 @@ def recall(pool: Pool, now: int) -> None:
     """At each tick: ask for calls back that wait behind one that takes long."""
     if not pool.ahead:
         return
-    late_ns = RECALL_NS + 2 * pool.turn_ns
     for instance in pool.instances.values():
         waits = instance.ahead and not instance.recalled and instance.state is InstanceState.BUSY
-        if waits and now - instance.began_ns > late_ns:
+        if waits and now - instance.began_ns > RECALL_NS:
             instance.recalled = True
+            instance.late_ns = instance.began_ns
             pool.emit(Recall(instance.id))
 
 
@@ -122,7 +123,8 @@ def returned(pool: Pool, event: Recalled, now: int) -> None:
             pool.ahead -= 1
             call.ahead_on = None
     if back:
-        function.ahead, function.apart_until_ns = False, now + PAUSE_NS
+        if instance.began_ns == instance.late_ns:  # still at it: it was not the node that was late
+            function.ahead, function.apart_until_ns = False, now + PAUSE_NS
         requeue(pool, function, back)
     if not instance.calls and instance.state is InstanceState.BUSY:
         function.available.append(instance)

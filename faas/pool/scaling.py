@@ -3,7 +3,8 @@
 Three facts decide: what is waiting, how many instances there are, and how long a call keeps one busy. Others start
 one container per waiting call; with calls shorter than a fork (about a millisecond) that would start sixty processes
 to share two cores, all of them slower for it. How long a call keeps its instance busy is not how long its answer took:
-one that lies unread for ten milliseconds, because it is the node that is busy, is no reason for another instance.
+one that lies unread for ten milliseconds, because it is the node that is busy, is no reason for another instance. So
+that is what instances say, who know it.
 """
 
 from __future__ import annotations

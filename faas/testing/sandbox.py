@@ -23,7 +23,7 @@ Answer = Callable[["FakeInstance", str, bytes], Awaitable[None]]
 
 async def echo(instance: FakeInstance, call: str, payload: bytes) -> None:
     """Answer with what came."""
-    instance.send(Result(call, 200, ((b"content-type", b"application/json"),), 1000, 1 << 20, payload))
+    instance.send(Result(call, 200, ((b"content-type", b"application/json"),), 2000, 1000, 1 << 20, payload))
 
 
 class Peer:

@@ -288,7 +288,7 @@ class World:
         if self._running_on.get(call) == instance:  # the shell drops answers to calls that have ended
             run_ns = self._run_ns[call]
             self._end(call, "ok")
-            self.step(Finished(instance, call, not self._chance(self.faults.call_crashes), run_ns, run_ns))
+            self.step(Finished(instance, call, not self._chance(self.faults.call_crashes), run_ns))
 
     def _expire(self, call: str) -> None:
         if call in self._running_on:

@@ -115,11 +115,15 @@ class Drain(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Ends an invocation. After STREAM the payload is empty, and status and headers are those of STREAM."""
+    """Ends an invocation. After STREAM the payload is empty, and status and headers are those of STREAM.
+
+    ``busy_ns`` is how long it kept the instance busy, from its receipt to this; 0 = not known.
+    """
 
     invocation_id: str
     status: int
     headers: Headers
+    busy_ns: int
     cpu_ns: int
     peak_bytes: int
     payload: bytes

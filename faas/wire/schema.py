@@ -194,12 +194,12 @@ def _drain(f: tuple[Any, ...]) -> Drain:  # noqa: ARG001 - one shape for all
 
 
 def _result(f: tuple[Any, ...]) -> Result:
-    _, invocation_id, status, headers, cpu_ns, peak_bytes, _ = f
+    _, invocation_id, status, headers, busy_ns, cpu_ns, peak_bytes, _ = f
     if len(invocation_id) != ID_CHARS or invocation_id.strip("0123456789abcdef") or not 200 <= status <= 599:
         _invocation_id(invocation_id)
         _status(status)
     _headers(headers)
-    if not (0 <= cpu_ns <= INT_MAX and 0 <= peak_bytes <= INT_MAX):
+    if not (0 <= busy_ns <= INT_MAX and 0 <= cpu_ns <= INT_MAX and 0 <= peak_bytes <= INT_MAX):
         raise _refuse("what was used is a count")
     return tuple.__new__(Result, f[1:])  # as Result(*f[1:]) at half the cost
 
@@ -260,7 +260,7 @@ def _recalled(f: tuple[Any, ...]) -> Recalled:
 
 
 _RESULT: Final = 16
-_RESULT_TYPES: Final = (int, str, int, tuple, int, int, bytes)
+_RESULT_TYPES: Final = (int, str, int, tuple, int, int, int, bytes)
 _NONE: Final = type(None)
 _Types = tuple[type, ...]
 _SCHEMA: Final[dict[int, tuple[frozenset[_Types], Callable[[tuple[Any, ...]], Frame]]]] = {

@@ -42,10 +42,11 @@ body_size = _size.unpack_from  # of a frame's first bytes; a tuple of one
 LARGE_BYTES = 64 * 1024
 
 # The RESULT of a handler that returned a JSON value, up to its payload, in one go:
-# json_result(JSON_RESULT_BYTES + size, RESULT_WITH_ID, id, OK_JSON_UINT64, cpu_ns, UINT64, peak_bytes, BIN32, size).
-RESULT_WITH_ID, UINT64, BIN32 = b"\x97\x10\xd9\x20", b"\xcf", b"\xc6"
+# json_result(JSON_RESULT_BYTES + size, RESULT_WITH_ID, id, OK_JSON_UINT64, busy_ns, UINT64, cpu_ns, UINT64, peak_bytes,
+# BIN32, size).
+RESULT_WITH_ID, UINT64, BIN32 = b"\x98\x10\xd9\x20", b"\xcf", b"\xc6"
 OK_JSON_UINT64 = pack(200) + pack([(b"content-type", b"application/json")]) + UINT64
-_json_result = Struct(f">I4s32s{len(OK_JSON_UINT64)}sQsQsI")
+_json_result = Struct(f">I4s32s{len(OK_JSON_UINT64)}sQsQsQsI")
 json_result = _json_result.pack
 JSON_RESULT_BYTES = _json_result.size - HEAD_BYTES
 
@@ -66,15 +67,16 @@ def encode_result(
     invocation_id: str,
     status: int,
     headers: list[tuple[bytes, bytes]],
+    busy_ns: int,
     cpu_ns: int,
     peak_bytes: int,
     payload: bytes,
 ) -> tuple[bytes, bytes]:
     """A RESULT in two parts to be sent one after the other; the second is a large payload as it is, or empty."""
     if len(payload) <= LARGE_BYTES:
-        body: bytes = pack((RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, payload))
+        body: bytes = pack((RESULT, invocation_id, status, headers, busy_ns, cpu_ns, peak_bytes, payload))
         return size_bytes(len(body)) + body, b""
-    meta: bytes = pack((RESULT, invocation_id, status, headers, cpu_ns, peak_bytes, b""))[:-2]
+    meta: bytes = pack((RESULT, invocation_id, status, headers, busy_ns, cpu_ns, peak_bytes, b""))[:-2]
     meta += b"\xc6" + size_bytes(len(payload))
     size = len(meta) + len(payload)
     if size > FRAME_BYTES_MAX:

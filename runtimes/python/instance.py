@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from resource import RUSAGE_SELF, getrusage
+from time import monotonic_ns
 
 from . import codec, events, plain, process, results
 from .channel import Channel
@@ -66,6 +67,7 @@ class Instance:
         self.channel: Channel | None = None
         self.gauge: Any = None  # a Gauge from ``become`` on
         self.number = 0  # of the INVOKEs that have come
+        self.began_ns = 0  # the last of them, on the monotonic clock
         self.cpu_s = 0.0  # of this process, up to the last answer
         self._broken: Failure | None = None
         self._namespace = str(config["namespace"])
@@ -170,6 +172,7 @@ class Instance:
 
     def begin(self, frame: list[Any]) -> Call:
         call = Call(frame)
+        self.began_ns = monotonic_ns()
         self.output.scope.id = call.id
         self.gauge.begin(call.id)
         self.output.mend()
@@ -208,8 +211,8 @@ class Instance:
 
     def finish(self, invocation_id: str, status: int, headers: results.Headers, payload: bytes) -> None:
         """Answer with a RESULT. After STREAM, status and headers are ignored and the payload is empty."""
-        cpu_ns, peak_bytes = self.used(invocation_id)
-        self.answer(invocation_id, *codec.encode_result(invocation_id, status, headers, cpu_ns, peak_bytes, payload))
+        used = self.busy(invocation_id), *self.used(invocation_id)
+        self.answer(invocation_id, *codec.encode_result(invocation_id, status, headers, *used, payload))
 
     def fail(self, invocation_id: str, error: BaseException) -> None:
         """Answer with an ERROR; a final one ends the process."""
@@ -229,6 +232,10 @@ class Instance:
         self.answer(invocation_id, frame)
         if told.kind in ("oom", "exit"):
             self.end(_exit_code(error))
+
+    def busy(self, _invocation_id: str) -> int:
+        """For how long an invocation has kept the instance busy, in nanoseconds."""
+        return monotonic_ns() - self.began_ns
 
     def used(self, _invocation_id: str) -> tuple[int, int]:
         """What an invocation has used of the CPU, in nanoseconds, and the process of memory at its peak, in bytes."""

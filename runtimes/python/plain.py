@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from resource import RUSAGE_SELF, getrusage
+from time import monotonic_ns
 
 from .codec import BIN32, INVOKE, JSON_RESULT_BYTES, LARGE_BYTES, OK_JSON_UINT64, RESULT_WITH_ID, UINT64, json_result
 from .context import Context
@@ -49,6 +50,7 @@ def serve(instance: Instance) -> list[Any] | tuple[Call, Any] | None:
         words[begun] = number
         if words[upto] >= number and not kept(number):
             continue
+        began_ns = instance.began_ns = monotonic_ns()
         _, invocation_id, _, _, _, content_type, _, request, payload = frame
         scope.id = invocation_id
         id_bytes = invocation_id.encode()
@@ -90,10 +92,11 @@ def serve(instance: Instance) -> list[Any] | tuple[Call, Any] | None:
         cpu_s = usage[0] + usage[1]
         cpu_ns = int((cpu_s - instance.cpu_s) * 1e9)
         instance.cpu_s = cpu_s
-        size, peak_bytes = len(body), usage[2] * 1024
+        size, busy_ns, peak_bytes = len(body), monotonic_ns() - began_ns, usage[2] * 1024
         head = json_result(
-            JSON_RESULT_BYTES + size, RESULT_WITH_ID, id_bytes, OK_JSON_UINT64, cpu_ns, UINT64, peak_bytes, BIN32, size
-        )
+            JSON_RESULT_BYTES + size, RESULT_WITH_ID, id_bytes, OK_JSON_UINT64, busy_ns, UINT64, cpu_ns, UINT64,
+            peak_bytes, BIN32, size,
+        )  # fmt: skip
         if not own[0] or look(0) or memory[flags] or out.rest or err.rest:
             instance.answer(invocation_id, head, body)
             continue

@@ -17,7 +17,7 @@ import os
 from _contextvars import ContextVar
 from _thread import allocate_lock
 from resource import RUSAGE_SELF, getrusage
-from time import thread_time_ns
+from time import monotonic_ns, thread_time_ns
 
 from .instance import Call, Instance
 from .loader import ASYNCHRONOUS
@@ -37,11 +37,12 @@ SETTLE_S = 0.02  # for output whose owner can't be told a moment later; not long
 class Running:
     """An open invocation: its scope and its clock, which runs from ``start`` to ``stop``, as often as needed."""
 
-    __slots__ = ("_began_ns", "cpu_ns", "scope")
+    __slots__ = ("_began_ns", "cpu_ns", "opened_ns", "scope")
 
     def __init__(self, invocation_id: str) -> None:
         self.scope = Scope(invocation_id)
         self.cpu_ns = 0
+        self.opened_ns = monotonic_ns()
         self._began_ns = thread_time_ns()
 
     def start(self) -> None:
@@ -144,6 +145,10 @@ class SharedInstance(Instance):
 
     def metered(self, invocation_id: str, work: Awaitable[Any]) -> Awaitable[Any]:
         return Metered(work, self.running[invocation_id])  # type: ignore[arg-type]
+
+    def busy(self, invocation_id: str) -> int:
+        running = self.running.get(invocation_id)
+        return monotonic_ns() - running.opened_ns if running is not None else 0
 
     def used(self, invocation_id: str) -> tuple[int, int]:
         running = self.running.get(invocation_id)

@@ -265,7 +265,7 @@ async def test_a_broken_frame_costs_the_instance_its_life_and_nobody_else(tmp_pa
         if payload == b"break":
             instance.peer.send_bytes(b"\xff\xff\xff\xff garbage")
         elif payload == b"foreign":
-            instance.send(Result("f" * 32, 200, (), 0, 0, b"stolen"))
+            instance.send(Result("f" * 32, 200, (), 0, 0, 0, b"stolen"))
         else:
             await echo(instance, call, payload)
 
@@ -366,7 +366,7 @@ async def test_streams_come_in_pieces_and_are_metered_at_their_end(tmp_path: Pat
         if payload == b"fail":
             instance.send(Error(call, "function", "ValueError", "half-way", "", 0, 0))
         else:
-            instance.send(Result(call, 201, (), 5, 6, b""))
+            instance.send(Result(call, 201, (), 4, 5, 6, b""))
 
     async with node(tmp_path, streams) as n:
         reply = await n.call()
@@ -392,7 +392,7 @@ async def test_a_reader_who_is_slow_slows_the_instance_down(tmp_path: Path) -> N
             instance.send(Chunk(call, b"x" * 100_000))
             await instance.peer.writer.drain()
             sent += 1
-        instance.send(Result(call, 200, (), 0, 0, b""))
+        instance.send(Result(call, 200, (), 0, 0, 0, b""))
 
     async with node(tmp_path, floods) as n:
         reply = await n.call(timeout_ms=30_000)

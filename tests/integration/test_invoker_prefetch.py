@@ -136,7 +136,7 @@ async def test_an_answer_out_of_turn_is_not_believed(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         (ahead,) = [run.call.id for run in n.invoker.runs.values() if run.call.payload == b"1"]
         (instance,) = n.only_sandbox().instances.values()
-        instance.send(Result(ahead, 200, (), 0, 0, b"made up"))
+        instance.send(Result(ahead, 200, (), 0, 0, 0, b"made up"))
         await asyncio.sleep(0.02)
         assert not calls[0].done()
         function.gate.set()

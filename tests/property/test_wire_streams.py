@@ -179,7 +179,7 @@ class InstanceConnection(RuleBasedStateMachine):
     @rule(invocation_id=invocations, payload=st.sampled_from([b"", b"x"]))
     def result(self, invocation_id: str, payload: bytes) -> None:
         legal = invocation_id in self.open and not (self.open[invocation_id] and payload)
-        self.receive(Result(invocation_id, 200, (), 1, 1, payload), legal)
+        self.receive(Result(invocation_id, 200, (), 1, 1, 1, payload), legal)
         self.end(invocation_id)
 
     @rule(invocation_id=invocations, kind=st.sampled_from(["function", "exit"]))

@@ -41,7 +41,7 @@ def invoke(invocation_id: str = A, payload: bytes = b"{}") -> Invoke:
 
 
 def result(invocation_id: str = A, payload: bytes = b"") -> Result:
-    return Result(invocation_id, 200, (), 1, 1, payload)
+    return Result(invocation_id, 200, (), 1, 1, 1, payload)
 
 
 def error(invocation_id: str = A, kind: str = "function") -> Error:
@@ -259,10 +259,11 @@ def test_several_results_in_one_piece_with_the_beginning_of_another() -> None:
     for each in (B, "c" * 32):
         connection.send(invoke(each))
     data = encode(result()) + encode(result(B)) + encode(result("c" * 32))
-    assert connection.receive_data(data[:-3]) == [result(), result(B)]
-    assert connection.state is State.INSTANCE_BUSY
-    assert connection.receive_data(data[-3:]) == [result("c" * 32)]
-    assert connection.state is State.INSTANCE_IDLE
+    states = []
+    for piece, frames in ((data[:-3], [result(), result(B)]), (data[-3:], [result("c" * 32)])):
+        assert connection.receive_data(piece) == frames
+        states.append(connection.state)
+    assert states == [State.INSTANCE_BUSY, State.INSTANCE_IDLE]
     connection.send(invoke())
     with pytest.raises(RemoteProtocolError) as caught:
         connection.receive_data(encode(result()) + encode(result()))

@@ -97,7 +97,7 @@ def test_payloads_of_any_size(size: int, kind: str, codec: Any) -> None:
     payload = b"\xfe" * size
     http = Http("GET", "/", "/", "", (("a", "b"),), "", "HTTP/1.1")
     frames: dict[str, Frame] = {
-        "result": Result(ID, 200, ((b"a", b"b"),), 1, 2, payload),
+        "result": Result(ID, 200, ((b"a", b"b"),), 3, 1, 2, payload),
         "invoke": Invoke(ID, 1, "http", 1, "", "", http, payload),
         "chunk": Chunk(ID, payload),
     }
@@ -115,7 +115,7 @@ def test_frames_beyond_the_cap_are_not_made(codec: Any) -> None:
         with pytest.raises(LocalProtocolError):
             encode(frame)
     with pytest.raises(codec.FrameTooLarge):
-        codec.encode_result(ID, 200, [], 1, 1, payload)
+        codec.encode_result(ID, 200, [], 1, 1, 1, payload)
     with pytest.raises(codec.FrameTooLarge):
         codec.encode(codec.CHUNK, ID, payload)
 
@@ -146,7 +146,7 @@ def test_texts_and_logs_at_their_limits() -> None:
     for frame in (
         Log("", "x" * 32, 0, "é" * 16384),
         Error("", "function", "x" * 256, "x" * 16384, "x" * 65536, 2**63 - 1, 0),
-        Result(ID, 599, ((b"x" * 256, b"\t y" * 2000),) * 4, 0, 0, b""),
+        Result(ID, 599, ((b"x" * 256, b"\t y" * 2000),) * 4, 0, 0, 0, b""),
     ):
         assert decode(encode(frame)[4:]) == frame
 
