@@ -11,6 +11,8 @@ from faas.pool.messages import Flavour, FunctionSpec
 from faas.pool.scaling import smoothed
 from faas.pool.states import INSTANCE_MOVES, SANDBOX_MOVES, IllegalTransition, InstanceState, SandboxState
 
+QUIET_TICKS = 3  # before a function that finishes nothing counts as slow
+
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
@@ -136,6 +138,7 @@ class Function:
     running: int = 0  # calls dispatched and not finished
     run_ns: int = 0  # how long a call keeps its instance busy, smoothed; 0 = not known yet
     looked_ns: int = 0  # the last tick
+    quiet_ticks: int = 0  # ticks in a row without one call finished though calls run
     stalled_ns: int = 0  # for how long it has finished nothing though calls run, as of the last tick
     last_finish_ns: int = 0
     busy_since_ns: int = 0
@@ -160,11 +163,13 @@ class Function:
         self.stalled_ns = 0
 
     def note_time(self, now_ns: int) -> None:
-        """A tick. A function looks slower and slower that finished nothing between two: an answer may lie unread
-        during one, but not any longer.
+        """A tick. A function looks slower and slower that finishes nothing from one tick to the next and the next.
+
+        One or two say nothing: on a busy machine the node itself may have been late to look for answers.
         """
         since_ns = max(self.last_finish_ns, self.busy_since_ns)
-        self.stalled_ns = now_ns - since_ns if self.running and since_ns < self.looked_ns else 0
+        self.quiet_ticks = self.quiet_ticks + 1 if self.running and since_ns < self.looked_ns else 0
+        self.stalled_ns = now_ns - since_ns if self.quiet_ticks >= QUIET_TICKS else 0
         self.looked_ns = now_ns
 
     @property
