@@ -31,9 +31,8 @@ class Channel:
     from it, be it by Python or by C code: those must not speak here.
     """
 
-    def __init__(self, path: str) -> None:
-        self._socket = Socket(AF_UNIX, SOCK_STREAM)
-        self._socket.connect(path)
+    def __init__(self, connected: Socket) -> None:
+        self._socket = connected
         self._receive, self._send = self._socket.recv, self._socket.sendall
         self._buffer = bytearray()
         self._lock = RLock()
@@ -41,6 +40,13 @@ class Channel:
         self._late: list[bytes] = []
         self.own: mmap.mmap | _OwnPid = _own_page()
         self.pid = os.getpid()
+
+    @classmethod
+    def dial(cls, path: str) -> Channel:
+        """To the node. Raises ``OSError``."""
+        connection = Socket(AF_UNIX, SOCK_STREAM)
+        connection.connect(path)
+        return cls(connection)
 
     def fileno(self) -> int:
         return self._socket.fileno()

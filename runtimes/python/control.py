@@ -39,6 +39,7 @@ from .instance import Instance, template
 from .loader import IN_TURN, Function, load, roots
 from .output import Lines, Output, last_words, log_frames
 from .pump import Gauge, Pump, Slots
+from .spare import QUIET_MS, Door, rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,22 +52,22 @@ _SIGNALS = (SIGCHLD, SIGINT, SIGTERM)
 
 
 class Child:
-    """What the zygote knows about one instance."""
+    """What the zygote knows about one instance, or, while ``id`` is "", about the spare."""
 
-    __slots__ = ("id", "pid", "pump", "tmpdir")
+    __slots__ = ("door", "id", "pid", "pump")
 
-    def __init__(self, instance_id: str, pid: int, pump: Pump, tmpdir: str) -> None:
+    def __init__(self, instance_id: str, pid: int, pump: Pump, door: Door | None) -> None:
         self.id = instance_id
         self.pid = pid
         self.pump = pump
-        self.tmpdir = tmpdir
+        self.door = door
 
 
 class Zygote:
     def __init__(self, path: str) -> None:
         self._path = path
         self._tmp = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - the sandbox's own
-        self._channel = Channel(path)
+        self._channel = Channel.dial(path)
         self._output = Output()
         self._slots = Slots()
         self._poll = select.poll()
@@ -76,6 +77,8 @@ class Zygote:
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
         self._children: dict[int, Child] = {}
+        self._spare: Child | None = None
+        self._fork_ahead = False  # a spare once it is quiet; one try between two changes
         self._readers: dict[int, Pump] = {}
         self._template: Instance | None = None  # what every instance starts as, once there is a function
         self._config: dict[str, Any] = {}
@@ -95,7 +98,11 @@ class Zygote:
         info = {"runtime": "python", "language": sys.version.split()[0]}
         self._send(codec.encode(codec.HELLO, codec.PROTOCOL, "zygote", "", os.getpid(), info))
         while not (self._draining and not self._children):
-            for descriptor, _ in self._poll.poll():
+            wants_spare = self._fork_ahead and not self._children and not self._draining
+            ready = self._poll.poll(QUIET_MS if wants_spare else None)
+            if not ready and wants_spare:
+                self._make_spare()
+            for descriptor, _ in ready:
                 if descriptor == self._wake_read:
                     self._drain_wakeups()
                 elif descriptor in self._readers:
@@ -126,6 +133,8 @@ class Zygote:
                 self._init(frame[1])
             elif kind == codec.DRAIN:
                 self._draining = True
+                if self._spare is not None:
+                    reaper.kill(self._spare.pid)
 
     def _send(self, data: bytes) -> None:
         try:
@@ -153,6 +162,7 @@ class Zygote:
         finally:
             process.unlimit()
         process.limit_instances(int(config["memory_mb"]), self._template.threads if self._template is not None else 0)
+        self._fork_ahead = True
         self._send(codec.encode(codec.READY, time.monotonic_ns() - began_ns, info))
 
     def _load(self, config: dict[str, Any]) -> Function:
@@ -226,11 +236,27 @@ class Zygote:
         if self._template is None or self._draining:
             self._send(codec.encode(codec.EXITED, instance_id, EXIT_NO_FORK, None, 0, 0))
             return
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.door is not None and spare.door.tell(instance_id):
+            spare.id, spare.door = instance_id, None
+        else:
+            self._new_child(instance_id, None)
+
+    def _make_spare(self) -> None:
+        self._fork_ahead = False
+        try:
+            door = Door()
+        except OSError:  # no descriptor left
+            return
+        self._spare = self._new_child("", door)
+
+    def _new_child(self, instance_id: str, door: Door | None) -> Child | None:
+        """Fork an instance; with a ``door``, a spare. None when that is not possible, which the node has been told."""
         try:
             at = self._slots.take()
         except IndexError:
             self._could_not_fork(instance_id, "too many instances")
-            return
+            return None
         pump = None
         try:
             pump = Pump(self._slots, at)
@@ -240,17 +266,22 @@ class Zygote:
             self._slots.give_back(at)
             if pump is not None:
                 pump.close()
+            if door is not None:
+                door.close()
             self._could_not_fork(instance_id, str(error))
-            return
+            return None
         finally:
             self._forking = False
         if pid == 0:
-            self._become(instance_id, pump)
+            self._become(instance_id, pump, door)
+        if door is not None:
+            door.half()
         pump.forget_write_ends()
         for descriptor in pump.read_ends:
             self._readers[descriptor] = pump
             self._poll.register(descriptor, select.POLLIN)
-        self._children[pid] = Child(instance_id, pid, pump, f"{self._tmp}/{instance_id}")
+        child = self._children[pid] = Child(instance_id, pid, pump, door)
+        return child
 
     def _recall(self, instance_id: str, upto: int) -> None:
         for child in self._children.values():
@@ -259,26 +290,32 @@ class Zygote:
                 self._send(codec.encode(codec.RECALLED, instance_id, begun))
 
     def _could_not_fork(self, instance_id: str, why: str) -> None:
+        if not instance_id:  # nobody has asked for a spare
+            return
         line = f"an instance could not be started: {why}"
         self._send(log_frames("", "ERROR", [line]))
         self._send(codec.encode(codec.EXITED, instance_id, EXIT_NO_FORK, None, 0, 0))
 
-    def _become(self, instance_id: str, pump: Pump) -> None:
-        """In the child: be instance ``instance_id``, and never return."""
+    def _become(self, instance_id: str, pump: Pump, door: Door | None) -> None:
+        """In the child: be instance ``instance_id``, or who it is at the ``door``, and never return."""
         code = EXIT_BROKEN
         try:
             process.isolate(self._channel.pid)
             self._leave_zygote(pump)
-            process.own_tmpdir(self._tmp, instance_id)
             process.new_entropy()
             assert self._template is not None
             self._output.channel = None  # what the hooks print goes by the descriptors
             instance = self._instance = self._template
-            instance.become(instance_id, Gauge(self._slots, pump.at, pump.read_ends))
+            gauge = Gauge(self._slots, pump.at, pump.read_ends)
+            if door is not None:
+                rehearse(instance, gauge, self._tmp)
+                instance_id = door.wait()
+            process.own_tmpdir(self._tmp, instance_id)
+            instance.become(instance_id, gauge)
             instance.restore(_hooks("get_after_restore"))
             if self._collect:
                 gc.enable()
-            instance.open(self._path)
+            instance.open(Channel.dial(self._path))
             code = instance.serve()
         except BaseException as error:  # noqa: BLE001 - last resort: say it where the zygote will find it
             last_words(failure(error).traceback)
@@ -343,7 +380,12 @@ class Zygote:
         child.pump.drain(self._send)
         child.pump.close()
         self._slots.give_back(child.pump.at)
-        process.remove_tree(child.tmpdir)
+        if child is self._spare:
+            self._spare = None
+        if not child.id:
+            return
+        self._fork_ahead = True
+        process.remove_tree(f"{self._tmp}/{child.id}")
         exited = os.WIFEXITED(status)
         self._send(
             codec.encode(
@@ -363,7 +405,8 @@ class Zygote:
             reaper.kill_group(child.pid)
         reaper.sweep(set())
         for child in self._children.values():
-            process.remove_tree(child.tmpdir)
+            if child.id:
+                process.remove_tree(f"{self._tmp}/{child.id}")
         os._exit(code)
 
 

@@ -93,8 +93,9 @@ class Instance:
             self.output.flush()
             self.gauge.settle()
 
-    def open(self, path: str) -> None:
-        self.channel = self.output.channel = Channel(path)
+    def open(self, channel: Channel) -> None:
+        """Say hello to whoever is at the other end."""
+        self.channel = self.output.channel = channel
         self.channel.send(codec.encode(codec.HELLO, codec.PROTOCOL, "instance", self.id, self.channel.pid, {}))
         self.used("")
 

@@ -42,6 +42,14 @@ class Function:
         self.roots = roots(config)
         self.result_bytes_max = int(config.get("result_bytes_max", RESULT_BYTES_MAX))
 
+    def played_by(self, handler: Callable[[Any, Any], Any]) -> Function:
+        """The same with another handler."""
+        other: Function = object.__new__(Function)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.call = handler
+        return other
+
 
 def roots(config: dict[str, Any]) -> tuple[str, ...]:
     """The directories of the function's files, which tracebacks leave out."""

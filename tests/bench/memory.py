@@ -93,7 +93,7 @@ def _sandbox(node: Node) -> Row:
         report.megabytes(held.pss_bytes),
         bar=PARKED.text,
         verdict=PARKED.judge(held.pss_bytes),
-        note=f"PSS{shim}; {held.instances} instances{group}",
+        note=f"PSS{shim}; no instance, {held.instances} forked ahead{group}",
         values={"pss_bytes": held.pss_bytes, "shim_bytes": held.shim_bytes, "group_bytes": held.group_bytes},
     )
 
