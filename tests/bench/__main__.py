@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
         "--only", default="", help="sections, comma-separated: warm, cold, parked, deploy, burst, memory, wrk"
     )
     parser.add_argument("--rounds", type=int, default=5, help="of warm calls, deploys and bursts")
-    parser.add_argument("--samples", type=int, default=100, help="starts from zero; at least 60")
+    parser.add_argument("--samples", type=int, default=120, help="starts from zero and from parked; at least 100")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     parser.add_argument("--write-readme", action="store_true", help="replace the table in README.md")
     parser.add_argument("--wrk", action="store_true", help="compare our load generator with wrk, where it is installed")
@@ -43,7 +43,7 @@ def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, S
     """What can be measured, by name, in order. Each leaves the node without functions."""
     found: dict[str, Section] = {
         "warm": lambda: warm.measure(node, echo, given.rounds, say),
-        "cold": lambda: starts.cold(node, max(given.samples, starts.SAMPLES_MIN), 100.0, say),
+        "cold": lambda: starts.cold(node, max(given.samples, starts.SAMPLES_MIN), 60.0, say),
         "parked": lambda: starts.parked(node, max(given.samples, starts.SAMPLES_MIN), 60.0, say),
         "burst": lambda: starts.burst(node, given.rounds, say),
         "deploy": lambda: starts.deploy(node, given.rounds, say),
