@@ -285,6 +285,12 @@ def serving(source: str, **changes: Any) -> Iterator[Peer]:
         yield node.fork()
 
 
+def below(node: Node) -> list[int]:
+    """The zygote's children, dead ones too."""
+    pid = node.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def wait_for(condition: Any) -> None:
     """Poll until ``condition()`` holds; fail after a long while."""
     until = time.monotonic() + WAIT_S
@@ -293,4 +299,4 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.005)
 
 
-__all__ = ["Gone", "Node", "Peer", "RemoteProtocolError", "new_id", "serving", "wait_for"]
+__all__ = ["Gone", "Node", "Peer", "RemoteProtocolError", "below", "new_id", "serving", "wait_for"]

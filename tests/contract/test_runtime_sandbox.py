@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from faas.wire import Drain, Exited, Fork, Kill, Log, Result
-from tests.contract.runtime_node import VENDOR, Gone, Node, serving, wait_for
+from tests.contract.runtime_node import VENDOR, Gone, Node, below, serving, wait_for
 
 
 def alive(pid: int) -> bool:
@@ -213,8 +212,7 @@ def test_a_fork_bomb_dies_with_its_instance(own_session: bool) -> None:
             peer.pump()
         node.zygote.send(Kill(peer.hello.instance_id))
         assert node.exited().signal == 9
-        below = subprocess.run(["ps", "-o", "pid=", "--ppid", str(node.process.pid)], capture_output=True, text=True)
-        assert below.stdout.split() == [str(neighbour.hello.pid)]
+        assert below(node) == [neighbour.hello.pid]
         assert neighbour.call("fine") == 1
 
 
@@ -284,8 +282,7 @@ def test_the_zygote_reaps_everything_that_lands_on_it() -> None:
         node.bind(source)
         peer = node.fork()
         assert peer.call(20) == 20
-        stat = ["ps", "-o", "stat=", "--ppid", str(node.process.pid)]
-        wait_for(lambda: "Z" not in subprocess.run(stat, capture_output=True, text=True).stdout)
+        wait_for(lambda: below(node) == [peer.hello.pid])
         assert node.fork().call(0) == 0
 
 
