@@ -16,6 +16,7 @@ from . import codec, plain, process
 from .channel import Channel
 from .instance import Instance
 from .loader import SYNC
+from .pump import BEGUN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def rehearse(instance: Instance, gauge: Gauge, tmp: str) -> None:
         instance.function = function.played_by(lambda _event, _context: {"message": ""})
         plain.serve(instance)
         instance.function = function
+        instance.number = gauge.words[gauge.word + BEGUN] = 0  # RECALL counts invocations, and this was none
     instance.abandon()
     instance.channel = instance.output.channel = None
     theirs.close()

@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from faas.wire import Drain, Exited, Fork, Hello
-from tests.contract.runtime_node import Node, wait_for
+from faas.wire import Drain, Exited, Fork, Hello, Recall, Recalled, Result
+from tests.contract.runtime_node import Node, below, wait_for
 
 SOURCE = """
     import os, random
@@ -24,14 +24,10 @@ SOURCE = """
     """
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def spare_of(node: Node) -> int:
     """The spare, once it is there and sleeps."""
-    wait_for(lambda: children(node.process.pid))
-    (pid,) = children(node.process.pid)
+    wait_for(lambda: below(node))
+    (pid,) = below(node)
     wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
     return pid
 
@@ -44,7 +40,7 @@ def test_a_spare_becomes_the_next_instance_and_is_as_young_as_that() -> None:
         assert node.zygote.logs() == []
         peer = node.fork()
         assert peer.hello.pid == pid
-        assert children(node.process.pid) == [pid]
+        assert below(node) == [pid]
         first = peer.call()
         tmp = str(node.tmp / peer.hello.instance_id)
         assert (first["tmp"], first["restored"], first["files"]) == (tmp, [tmp], [peer.hello.instance_id])
@@ -71,7 +67,7 @@ def test_a_spare_that_ends_is_nobodys_loss() -> None:
     with Node() as node:
         node.bind(SOURCE)
         os.kill(spare_of(node), signal.SIGKILL)
-        wait_for(lambda: not children(node.process.pid))
+        wait_for(lambda: not below(node))
         peer = node.fork()
         assert peer.call()["made"] == [peer.hello.pid]
         peer.send(Drain())
@@ -94,6 +90,28 @@ def test_a_zygote_that_is_killed_takes_its_spare_along() -> None:
         pid = spare_of(node)
         node.process.kill()
         wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_what_a_spare_rehearsed_is_no_invocation(tmp_path: Path) -> None:
+    source = """
+        import os, time
+        def handler(event, context):
+            print("begun")
+            while not os.path.exists(os.environ["GATE"]): time.sleep(0.01)
+        """
+    gate = tmp_path / "gate"
+    with Node() as node:
+        node.bind(source, env={"GATE": str(gate)})
+        spare_of(node)
+        peer = node.fork()
+        first, *ahead = [peer.invoke() for _ in range(3)]
+        while not peer.logs():
+            peer.pump()
+        node.zygote.send(Recall(peer.hello.instance_id, 3))
+        assert node.zygote.expect(Recalled).begun == 1
+        assert peer.connection.withdraw(1, 3) == tuple(ahead)
+        gate.touch()
+        assert isinstance(peer.end_of(first), Result)
 
 
 def test_functions_of_every_kind_have_spares() -> None:
