@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import machine, memory, starts, warm
+from tests.bench import fairness, machine, memory, overload, redeploy, starts, warm
 from tests.bench.load import LoadError
 from tests.bench.node import ROOT, BenchError, Node, Server, running_echo, running_node
 from tests.bench.report import Row, Verdict, as_json, text_table, write_readme
@@ -23,16 +23,16 @@ LATER = (
 )  # fmt: skip
 
 Section = Callable[[], list[Row]]
+SECTIONS = ("warm", "cold", "parked", "burst", "deploy", "memory", "fairness", "overload", "redeploy", "wrk")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--engine", default="auto", choices=("auto", "docker", "process"))
-    parser.add_argument(
-        "--only", default="", help="sections, comma-separated: warm, cold, parked, deploy, burst, memory, wrk"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="of warm calls, deploys and bursts")
+    parser.add_argument("--only", default="", help=f"sections, comma-separated: {', '.join(SECTIONS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="of warm calls, floods, deploys and bursts")
     parser.add_argument("--samples", type=int, default=120, help="starts from zero and from parked; at least 100")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of redeploys under load")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     parser.add_argument("--write-readme", action="store_true", help="replace the table in README.md")
     parser.add_argument("--wrk", action="store_true", help="compare our load generator with wrk, where it is installed")
@@ -48,12 +48,15 @@ def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, S
         "burst": lambda: starts.burst(node, given.rounds, say),
         "deploy": lambda: starts.deploy(node, given.rounds, say),
         "memory": lambda: memory.measure(node, say),
+        "fairness": lambda: fairness.measure(node, given.rounds, say),
+        "overload": lambda: overload.measure(node, say),
+        "redeploy": lambda: redeploy.measure(node, given.seconds, say),
         "wrk": lambda: warm.wrk_rows(node, echo, 3),
     }
     wanted = given.only.split(",") if given.only else [name for name in found if name != "wrk" or given.wrk]
-    unknown = [name for name in wanted if name not in found]
+    unknown = [name for name in wanted if name not in SECTIONS]
     if unknown:
-        raise BenchError(f"no section {', '.join(unknown)}; there are {', '.join(found)}")
+        raise BenchError(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     return {name: section for name, section in found.items() if name in wanted}
 
 

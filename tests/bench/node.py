@@ -13,12 +13,13 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from faas.packaging.pack import pack
+from tests.bench import load
 
 ROOT = Path(__file__).resolve().parents[2]
 FAAS = str(Path(sys.executable).with_name("faas"))
@@ -84,16 +85,26 @@ class Node(Server):
             raise BenchError(f"{method} {path}: {reply.status} {reply.body[:600].decode(errors='replace')}")
         return reply
 
-    def deploy(self, source: Path, name: str, **settings: Any) -> None:
-        """Deploy a file under another name, through HTTP alone."""
+    def deploy(self, source: Path, name: str, **settings: Any) -> int:
+        """Deploy a file under another name, through HTTP alone; the version."""
         body, headers = upload(pack(source), {"name": name, **settings})
-        self.checked("PUT", f"/v1/functions/{name}", body, headers)
+        return int(json.loads(self.checked("PUT", f"/v1/functions/{name}", body, headers).body)["version"])
 
     def call(self, name: str, event: Any) -> Reply:
         return self.checked("POST", invocations(name), json.dumps(event).encode())
 
     def delete(self, name: str) -> None:
         self.checked("DELETE", f"/v1/functions/{name}")
+
+    def tenant(self, namespace: str) -> Node:
+        """The same node as seen with a key of its own that is bound to ``namespace``."""
+        asked = json.dumps({"namespace": namespace, "scopes": ["admin"]}).encode()
+        return replace(self, key=json.loads(self.checked("POST", "/v1/keys", asked).body)["secret"])
+
+    def request_text(self, name: str, event: Any) -> str:
+        """A direct call as a load generator sends it."""
+        where = f"{self.host}:{self.port}"
+        return load.request_text("POST", invocations(name), where, self.headers, json.dumps(event))
 
     def sandboxes(self, name: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.checked("GET", f"/v1/functions/{name}/instances").body)[
