@@ -27,7 +27,8 @@ from faas.pool.messages import (
     SandboxDown,
     Stop,
 )
-from faas.ports import SandboxSpec, cpu_share
+from faas.pool.shares import Shares
+from faas.ports import SandboxSpec
 from faas.wire import Cancel as CancelFrame
 from faas.wire import Drain, Http, Init, Invoke
 from faas.wire import Fork as ForkFrame
@@ -49,6 +50,7 @@ class Performer:
     def __init__(self, owner: Invoker) -> None:
         self._owner = owner
         self._attached: dict[str, Attached] = {}
+        self._shares = Shares()
 
     def perform(self, command: Command, now: int) -> None:
         match command:
@@ -78,6 +80,7 @@ class Performer:
                 self._owner.spawn(self._resize(sandbox, memory_mb))
             case Park(sandbox):
                 self._owner.spawn(self._park(sandbox))
+                self._reweigh(self._shares.drop(sandbox))
             case Resume(sandbox):
                 self._resume(sandbox)
             case Remove(sandbox):
@@ -216,13 +219,27 @@ class Performer:
             session.control.send(ForkFrame(instances))
 
     async def _resize(self, sandbox: str, memory_mb: int) -> None:
+        """The sandbox's own limit and weight, and with it the weights of its namespace's others."""
+        session = self._owner.sessions.get(sandbox)
+        version = self._owner.versions.get(session.key) if session is not None else None
+        if version is None:
+            return
+        told = self._shares.settle(version.namespace, sandbox, memory_mb)
+        own_mb, share = told.pop(sandbox)
+        self._reweigh(told)
+        await self._weigh(sandbox, own_mb, share)
+
+    def _reweigh(self, told: dict[str, tuple[int, float]]) -> None:
+        for sandbox, (memory_mb, share) in told.items():
+            self._owner.spawn(self._weigh(sandbox, memory_mb, share))
+
+    async def _weigh(self, sandbox: str, memory_mb: int, share: float) -> None:
         session = self._owner.sessions.get(sandbox)
         if session is None:
             return
         await session.booted.wait()  # a zygote may dial before the engine has said that its sandbox runs
         try:
-            limit = max(1, memory_mb) * MB + SANDBOX_BASE_BYTES
-            await self._owner.engine.resize(sandbox, limit, share=cpu_share(max(1, memory_mb)))
+            await self._owner.engine.resize(sandbox, memory_mb * MB + SANDBOX_BASE_BYTES, share=share)
         except EngineUnavailable as error:
             if sandbox in self._owner.sessions:
                 log.warning("sandbox %s: memory limit not set: %s", sandbox, error)
@@ -259,6 +276,7 @@ class Performer:
         session = self._owner.sessions.pop(sandbox, None)
         if session is not None:
             session.close()
+        self._reweigh(self._shares.drop(sandbox))
         try:
             await self._owner.engine.remove(sandbox)
         except EngineUnavailable as error:
