@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fairness, machine, memory, overload, redeploy, starts, warm
+from tests.bench import fairness, heavy, machine, memory, overload, redeploy, starts, warm
 from tests.bench.load import LoadError
 from tests.bench.node import ROOT, BenchError, Node, Server, running_echo, running_node
 from tests.bench.report import Row, Verdict, as_json, text_table, write_readme
 
 LATER = (
-    Row("start from zero with numpy", bar="<= 3 x hello", verdict=Verdict.LATER, note="comes with a later issue"),
     Row("queue trigger, batch 10", bar=">= 5,000/s", verdict=Verdict.LATER, note="there are no queues yet"),
     Row("metering cost", bar="<= 5 %", verdict=Verdict.LATER, note="there is no node without metering to compare with"),
 )  # fmt: skip
 
 Section = Callable[[], list[Row]]
-SECTIONS = ("warm", "cold", "parked", "burst", "deploy", "memory", "fairness", "overload", "redeploy", "wrk")
+SECTIONS = ("warm", "cold", "parked", "burst", "deploy", "memory", "numpy", "fairness", "overload", "redeploy", "wrk")
 
 
 def arguments() -> argparse.Namespace:
@@ -48,6 +47,7 @@ def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, S
         "burst": lambda: starts.burst(node, given.rounds, say),
         "deploy": lambda: starts.deploy(node, given.rounds, say),
         "memory": lambda: memory.measure(node, say),
+        "numpy": lambda: heavy.measure(node, say),
         "fairness": lambda: fairness.measure(node, given.rounds, say),
         "overload": lambda: overload.measure(node, say),
         "redeploy": lambda: redeploy.measure(node, given.seconds, say),

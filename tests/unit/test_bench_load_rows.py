@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bench import fairness, overload, paced
+from tests.bench import fairness, heavy, overload, paced
 from tests.bench.redeploy import Acknowledged, redeploy_row, stale
 from tests.bench.report import Verdict
 
@@ -32,8 +32,13 @@ def together(*sheets: paced.Sheet) -> paced.Sheet:
     def joined(name: str) -> list[int]:
         return [value for each in sheets for value in getattr(each, name)]
 
-    lists = [joined(name) for name in ("began_ns", "took_ns", "statuses", "versions")]
-    return paced.Sheet(*lists, elapsed_ns=max(each.elapsed_ns for each in sheets))
+    return paced.Sheet(
+        joined("began_ns"),
+        joined("took_ns"),
+        joined("statuses"),
+        joined("versions"),
+        elapsed_ns=max(each.elapsed_ns for each in sheets),
+    )
 
 
 # -- the generator ----------------------------------------------------------------------------------------------------
@@ -157,3 +162,15 @@ def test_an_old_answer_is_one_whose_successor_was_acknowledged_before_the_call_b
     failed = paced.Sheet(began, [1] * 6, [200] * 5 + [503], [1, 2, 2, 2, 3, 0])
     assert redeploy_row(failed, deploys, [5, 6]).measured == "1 / 0"
     assert redeploy_row(sheet(1), deploys, [5]).verdict is Verdict.SHORT, "one version only: nothing was shown"
+
+
+def test_a_heavy_start_is_judged_by_its_ratio_to_the_hello_beside_it() -> None:
+    def pairs(*ratios: float) -> list[tuple[tuple[int, str], tuple[int, str]]]:
+        return [((round(ratio * 5 * MS), "init;dur=2.000"), (5 * MS, "")) for ratio in ratios]
+
+    row = heavy.heavy_row("parked", pairs(1, 3, 9), heavy.START)
+    assert (row.what, row.measured, row.ratio) == ("start from parked with numpy, p50", "15.0 ms", "3.00")
+    assert row.verdict is Verdict.PASS
+    assert "hello from zero, 5.00 ms; slowest 45.0 ms; init p50 2.00 ms" in row.note
+    assert heavy.heavy_row("parked", pairs(1, 3.1, 9), heavy.START).verdict is Verdict.SHORT
+    assert heavy.heavy_row("zero", pairs(20, 30), None).verdict is Verdict.INFO
