@@ -64,7 +64,7 @@ def rest(pool: Pool, function: Function, now: int) -> None:
         since_ns = _last_use(function)
         if not idle or now - since_ns < pool.config.rest_ns:
             return
-        pool.policy.idle(spec.key, pool.config.sandbox_overhead_mb, spec.memory_mb, since_ns)
+        pool.policy.idle(spec.key, pool.config.sandbox_overhead_mb, spec.memory_mb, since_ns, function.load_ns)
         function.resting, function.review_ns = True, now
     if now >= function.review_ns:
         function.hold, until_ns = pool.policy.decide(spec.key, now)

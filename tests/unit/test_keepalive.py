@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import random
 import sys
 from types import ModuleType
 
@@ -20,12 +21,14 @@ from faas.pool.keepalive.forecast import Forecast
 SECOND_NS = 1_000_000_000
 
 
-def call(policy: KeepAlive, function: str, minute: float, hold_mb: float = 100, warm_mb: float = 100) -> bool:
+def call(
+    policy: KeepAlive, function: str, minute: float, hold_mb: float = 100, warm_mb: float = 100, load_ns: int = 0
+) -> bool:
     """A call that takes no time. Returns whether the function was held when it came."""
     now_ns = round(minute * MINUTE_NS)
     found = policy.decide(function, now_ns).keep
     policy.called(function, now_ns)
-    policy.idle(function, hold_mb, warm_mb, now_ns)
+    policy.idle(function, hold_mb, warm_mb, now_ns, load_ns)
     return found
 
 
@@ -395,6 +398,38 @@ def test_each_miss_asks_for_one_more_for_a_while() -> None:
 def test_demand_seen_from_the_past_is_as_it_was() -> None:
     later = Demand().taken(10 * SECOND_NS)
     assert later.at(0) == later
+
+
+# -- what loading costs ----------------------------------------------------------------------------------------------
+
+
+def mixed(load_ns: int, minutes: int = 1000) -> tuple[list[float], float]:
+    """Ten functions that load in no time and ten that take ``load_ns``, called in the same irregular way.
+
+    The share of each kind's calls that found nothing held, and what was held as a share of fixed keep-alive's.
+    """
+    policy, rng = Adaptive(), random.Random(5)
+    due = {f"f{number}": rng.randrange(120) for number in range(20)}
+    calls, missed = [0, 0], [0, 0]
+    for minute in range(minutes):
+        for number, function in enumerate(due):
+            heavy = number % 2
+            if due[function] == minute:
+                calls[heavy] += 1
+                missed[heavy] += not call(policy, function, minute, 24, 128, load_ns * heavy)
+                due[function] += rng.randrange(40, 120)
+            else:
+                policy.decide(function, minute * MINUTE_NS)
+    shares = [miss / count for miss, count in zip(missed, calls, strict=True)]
+    return shares, policy.budget.spent_mb_min / policy.budget.fixed_mb_min
+
+
+def test_what_is_slow_to_load_is_held_in_place_of_what_is_quick_and_at_the_same_cost() -> None:
+    (quick, slow), spent = mixed(load_ns=500_000_000)
+    assert slow < 0.1 < 0.3 < quick
+    assert spent < 1
+    (quick, slow), _ = mixed(load_ns=20_000_000)
+    assert abs(quick - slow) < 0.05, "so short a load is nothing special"
 
 
 # -- the examples in the docstrings ---------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ forecast (``forecast.py``) says how likely a call in this bin is, the budget (``
 may cost now. So a function called every few minutes is held throughout, one called hourly is let go and loaded again
 just before the hour, and one called once a day is let go. It differs from the hybrid histogram (Shahrad et al.,
 "Serverless in the Wild", ATC'20; ``histogram.py``) in three ways: chances instead of percentiles, so the one window
-may be several; memory counts, as in FaasCache's greedy-dual (Fuerst and Sharma, ASPLOS'21), so a small function is
-held longer than a big one; and all functions of a node share one budget, so it can't cost more than what it replaces.
+may be several; memory counts, and so does the time to load, as in FaasCache's greedy-dual (Fuerst and Sharma,
+ASPLOS'21): a small function is held longer than a big one, one that imports for half a second longer than one that is
+there in a moment; and all functions of a node share one budget, so it can't cost more than what it replaces.
 
 Loading is not free either: it is taken for as dear as holding for one bin. So what would be loaded again in the next
 bin is not let go, and it is loaded only for a chance that pays for a bin more.
@@ -19,21 +20,27 @@ forgotten first; nothing is held longer than 25 hours for one call; holding is p
 
 from __future__ import annotations
 
+from typing import Final
+
 from faas.pool.keepalive.bins import BEYOND, LAST, START, WIDTH, bin_of, start_ns
 from faas.pool.keepalive.budget import Budget, BudgetSettings
 from faas.pool.keepalive.forecast import Forecast
 from faas.pool.keepalive.policy import MINUTE_NS, Decision, Outlook, in_words
 
+LOAD_NS: Final = 20_000_000  # of a function that imports little, on a busy node; less is not worth less
+DEAR_MAX: Final = 25.0  # half a second of importing and more
+
 
 class _Function:
     """``idle_ns`` is when it became idle, ``None`` while it is busy; its costs are settled up to bin ``settled``."""
 
-    __slots__ = ("forecast", "hold_mb", "idle_ns", "keep", "settled", "warm_mb")
+    __slots__ = ("dear", "forecast", "hold_mb", "idle_ns", "keep", "settled", "warm_mb")
 
     def __init__(self) -> None:
         self.forecast = Forecast()
         self.hold_mb = 0.0
         self.warm_mb = 0.0
+        self.dear = 1.0  # its cold start costs its caller so many times a usual one
         self.idle_ns: int | None = None
         self.settled = 0
         self.keep = False
@@ -66,7 +73,7 @@ class Adaptive:
         known.forecast.note(index)
         known.idle_ns = None
 
-    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int) -> None:
+    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int, load_ns: int = 0) -> None:
         known = self._functions.pop(function, None)
         if known is None:
             known = _Function()
@@ -78,6 +85,7 @@ class Adaptive:
         self._functions[function] = known
         self.budget.warm_mb += warm_mb - known.warm_mb
         known.hold_mb, known.warm_mb = hold_mb, warm_mb
+        known.dear = min(max(load_ns / LOAD_NS, 1.0), DEAR_MAX)
         known.idle_ns, known.settled, known.keep = now_ns, 0, True
 
     def decide(self, function: str, now_ns: int) -> Decision:
@@ -140,7 +148,7 @@ class Adaptive:
         chance = known.forecast.chance(index)
         width = WIDTH[index]
         cost_min = (1 - chance) * width + chance * (width - 1) / 2 + load_min
-        return chance >= price * known.hold_mb * cost_min
+        return chance * known.dear >= price * known.hold_mb * cost_min
 
     def _settle(self, known: _Function, index: int, now_ns: int) -> None:
         """Pay for the bins that have passed, and take in what fixed keep-alive would have paid for them."""

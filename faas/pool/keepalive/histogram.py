@@ -67,7 +67,7 @@ class Histogram:
             known.note(now_ns - known.idle_ns)
             known.idle_ns = None
 
-    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int) -> None:  # noqa: ARG002
+    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int, load_ns: int = 0) -> None:  # noqa: ARG002
         self._functions.setdefault(function, _Function()).idle_ns = now_ns
 
     def _window(self, known: _Function) -> tuple[int, int]:

@@ -40,8 +40,11 @@ class KeepAlive(Protocol):
 
     def called(self, function: str, now_ns: int) -> None: ...
 
-    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int) -> None:
-        """From now on holding it takes ``hold_mb`` (parked, say); ``warm_mb`` is what it would take kept warm."""
+    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int, load_ns: int = 0) -> None:
+        """From now on holding it takes ``hold_mb`` (parked, say); ``warm_mb`` is what it would take kept warm.
+
+        ``load_ns`` is what a call waits for its module when it is not held; 0 = not known, as short as most are.
+        """
         ...
 
     def decide(self, function: str, now_ns: int) -> Decision: ...
@@ -71,7 +74,7 @@ class Fixed:
     def called(self, function: str, now_ns: int) -> None:  # noqa: ARG002
         self._idle_ns.pop(function, None)
 
-    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int) -> None:  # noqa: ARG002
+    def idle(self, function: str, hold_mb: float, warm_mb: float, now_ns: int, load_ns: int = 0) -> None:  # noqa: ARG002
         self._idle_ns[function] = now_ns
 
     def decide(self, function: str, now_ns: int) -> Decision:
