@@ -50,16 +50,16 @@ class SandboxSpec:
 FULL_CORE_MB = 1769
 
 
-def cpu_share(memory_mb: int, instances: int = 1, cpus: float = 0.0) -> float:
+def cpu_share(memory_mb: int, instances: int = 1) -> float:
     """Processor cores that a sandbox is worth when all want to run at once: the ``share`` of ``Engine.resize``.
 
-    A full core per 1,769 MB (AWS Lambda, "Configure Lambda function memory"), or the ``cpus`` that the function asks
-    for, for each of its instances, and at least for one. It is a weight, not a limit: who runs alone gets all there is.
+    A full core per 1,769 MB (AWS Lambda, "Configure Lambda function memory"), for each of its instances, and at least
+    for one. It is a weight, not a limit: who runs alone gets all there is, or what its function's ``cpus`` allow.
 
     Example: 128 MB are 128 / 1769 = 0.0724 of a core, and ten such instances 0.724. One of them beside a sandbox of
     1,769 MB, both wanting one and the same core, gets 0.0724 / 1.0724 = 6.7 % of it; ten get 42 %.
     """
-    return max(instances, 1) * (cpus if cpus > 0 else memory_mb / FULL_CORE_MB)
+    return max(instances, 1) * memory_mb / FULL_CORE_MB
 
 
 class Parking(Protocol):
@@ -109,7 +109,7 @@ class Engine(Parking, Protocol):
     async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
         """Set its memory limit, its CPU limit in cores (0 = none) and its weight against the other sandboxes.
 
-        ``share`` is in cores, see ``cpu_share``; 0 = what it gives for ``memory_bytes`` and ``cpus``. Until then a
+        ``share`` is in cores, see ``cpu_share``; 0 = what it gives for ``memory_bytes``. Until then a
         sandbox weighs one core. Cheap where the node may write control groups, frozen or not.
         """
 

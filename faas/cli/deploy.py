@@ -33,6 +33,7 @@ trigger = partial(option, section="Triggers and failures")
 @setting("--name", metavar="NAME", help="Default: what the file says, else its name.")
 @setting("--handler", metavar="NAME", help="Default: handler, else app, else main.")
 @setting("--memory", metavar="SIZE", help="Per instance: 64MB to 10GB. Default 128MB.")
+@setting("--cpus", metavar="CORES", type=float, help="At most, per instance: 0.01 to 64. Default no limit.")
 @setting("--timeout", metavar="TIME", help="10ms to 15m. Default 30s.")
 @setting("--concurrency", metavar="N", type=int, help="Calls at once in one instance. Default 1.")
 @setting("--min-instances", metavar="N", type=int, help="Kept warm. Default 0.")
@@ -83,6 +84,7 @@ PLAIN: tuple[str, ...] = (
     "name",
     "handler",
     "memory",
+    "cpus",
     "timeout",
     "concurrency",
     "min_instances",

@@ -94,6 +94,8 @@ def settings_lines(manifest: Mapping[str, Any]) -> list[str]:
     keep_alive = manifest["keep_alive_ms"]
     kept = "auto" if keep_alive is None else out.milliseconds(keep_alive)
     memory, timeout = out.size(manifest["memory_mb"] << 20), out.milliseconds(manifest["timeout_ms"])
+    if manifest.get("cpus"):
+        memory += f", cpus {manifest['cpus']:g}"
     lines = [
         f"memory {memory}, timeout {timeout}, concurrency {manifest['concurrency']}, network {manifest['network']}",
         f"instances {manifest['min_instances']} to {manifest['max_instances']}, keep-alive {kept}",

@@ -128,7 +128,7 @@ def command(
 
 def sentence(way: Way, *, own_user: bool, limited: bool, refused: Sequence[str]) -> str:
     """What the chosen way keeps apart and what it does not, and why none better was taken."""
-    limits = "" if limited else "; no memory limit, for lack of a control group the node may write"
+    limits = "" if limited else "; no limit of memory or processor time, for lack of a control group the node may write"
     if way is Way.PLAIN:
         user = "a user of its own" if own_user else "root" if os.geteuid() == 0 else "the node's user"
         return (

@@ -141,7 +141,7 @@ class DockerEngine:
 
     async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
         sandbox = self._living(sandbox_id)
-        weight = share or cpu_share(memory_bytes // _MB, cpus=cpus)
+        weight = share or cpu_share(memory_bytes // _MB)
         if sandbox.group is not None and sandbox.group.may_limit:
             try:
                 sandbox.group.limit(memory_bytes, cpus, weight)

@@ -137,7 +137,7 @@ class ProcessEngine:
         sandbox = self._living(sandbox_id)
         if sandbox.group is not None:
             try:
-                sandbox.group.limit(memory_bytes, cpus, share or cpu_share(memory_bytes // _MB, cpus=cpus))
+                sandbox.group.limit(memory_bytes, cpus, share or cpu_share(memory_bytes // _MB))
             except OSError as error:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} could not be resized: {error}") from error
 

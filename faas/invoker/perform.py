@@ -238,11 +238,16 @@ class Performer:
         if session is None:
             return
         await session.booted.wait()  # a zygote may dial before the engine has said that its sandbox runs
+        version = self._owner.versions.get(session.key)
+        if version is None:
+            return
+        limit = memory_mb * MB + SANDBOX_BASE_BYTES
+        instances = max(1, memory_mb // version.manifest.memory_mb)  # a zygote alone has work, too
         try:
-            await self._owner.engine.resize(sandbox, memory_mb * MB + SANDBOX_BASE_BYTES, share=share)
+            await self._owner.engine.resize(sandbox, limit, instances * (version.manifest.cpus or 0.0), share)
         except EngineUnavailable as error:
             if sandbox in self._owner.sessions:
-                log.warning("sandbox %s: memory limit not set: %s", sandbox, error)
+                log.warning("sandbox %s: its limits were not set: %s", sandbox, error)
 
     async def _park(self, sandbox: str) -> None:
         try:

@@ -50,6 +50,7 @@ class Manifest(_Frozen):
     requires_python: str = ">=3.11"
     dependencies: tuple[str, ...] = ()
     memory_mb: int = 128
+    cpus: float | None = None  # cores per instance, a limit; None = none
     timeout_ms: int = 30_000
     concurrency: int = 1
     min_instances: int = 0

@@ -38,6 +38,7 @@ from faas.packaging.sizes import (
 Check = Callable[[Any], Any]
 
 MEMORY_MB_MIN, MEMORY_MB_MAX = 64, 10 * GIB // MIB
+CPUS_MIN, CPUS_MAX = 0.01, 64  # the least is the kernel's: 1 ms of a period of 100
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 10, HOUR_MS
 TIMEOUT_SYNC_MS_MAX = 15 * MINUTE_MS
 INSTANCES_MAX = 1000
@@ -103,6 +104,15 @@ def memory_mb(value: Any) -> int:
         allowed = f"{format_memory_mb(MEMORY_MB_MIN)} to {format_memory_mb(MEMORY_MB_MAX)}"
         raise ValueError(f"must be from {allowed}, not {shown(value)}")
     return found
+
+
+def cpus(value: Any) -> float:
+    allowed = f"from {CPUS_MIN} to {CPUS_MAX} cores"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a number {allowed}, not {shown(value)}")
+    if not CPUS_MIN <= value <= CPUS_MAX:  # NaN is not, either
+        raise ValueError(f"must be {allowed}, not {shown(value)}")
+    return float(value)
 
 
 def keep_alive_ms(value: Any) -> int | None:
@@ -310,6 +320,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "runtime": ("runtime", choice("python")),
     "requires-python": ("requires_python", requires_python),
     "memory": ("memory_mb", memory_mb),
+    "cpus": ("cpus", cpus),
     "timeout": ("timeout_ms", duration(TIMEOUT_MS_MIN, TIMEOUT_MS_MAX)),
     "concurrency": ("concurrency", integer(1, CONCURRENCY_MAX)),
     "min_instances": ("min_instances", integer(0, INSTANCES_MAX)),

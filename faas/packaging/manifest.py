@@ -30,7 +30,7 @@ _OTHER_NAMES = {
     "environment": "env", "env_vars": "env", "vars": "env", "dlq": "on_failure", "dead_letter": "on_failure",
     "queues": "queue", "crons": "cron", "schedule": "cron", "schedules": "cron", "public": "http.public",
     "methods": "http.methods", "cors": "http.cors", "retries": "retry", "python": "requires-python",
-    "requirements": "dependencies", "packages": "dependencies", "module": "entry", "main": "entry",
+    "requirements": "dependencies", "packages": "dependencies", "module": "entry", "main": "entry", "cpu": "cpus",
 }  # fmt: skip
 
 

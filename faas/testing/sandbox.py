@@ -156,6 +156,7 @@ class FakeEngine:
         self.removed: list[str] = []
         self.sizes: dict[str, int] = {}
         self.shares: dict[str, float] = {}
+        self.cpus: dict[str, float] = {}
         self.memory: dict[str, int] = {}
         self.ooms: dict[str, int] = {}
         self.boot_error: Exception | None = None
@@ -179,7 +180,8 @@ class FakeEngine:
 
     async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
         self.sizes[sandbox_id] = memory_bytes
-        self.shares[sandbox_id] = share or cpu_share(memory_bytes // 2**20, cpus=cpus)
+        self.shares[sandbox_id] = share or cpu_share(memory_bytes // 2**20)
+        self.cpus[sandbox_id] = cpus
 
     async def freeze(self, sandbox_id: str) -> None:
         self._living(sandbox_id).running.clear()

@@ -38,10 +38,16 @@ async def contest(probes: list[Probe]) -> list[float]:
     return list(await asyncio.gather(*(probe.ask(source, at) for probe, at in zip(probes, instances, strict=True))))
 
 
-def throttled(group: cgroup.Cgroup) -> int:
-    """How often the kernel has made the group wait for its next period."""
+def periods(group: cgroup.Cgroup) -> tuple[int, int]:
+    """In how many periods the group wanted to run, and in how many it had to wait for the next: the kernel's count."""
     lines = (group.paths["cpu"] / "cpu.stat").read_text().splitlines()
-    return int(dict(line.split() for line in lines)["nr_throttled"])
+    counters = dict(line.split() for line in lines)
+    return int(counters["nr_periods"]), int(counters["nr_throttled"])
+
+
+def quota_us(group: cgroup.Cgroup) -> str:
+    name = "cpu.max" if group.unified else "cpu.cfs_quota_us"
+    return (group.paths["cpu"] / name).read_text().split()[0]
 
 
 @limited
@@ -72,17 +78,23 @@ async def test_memory_gives_the_weight_when_nothing_else_does(engine: AnyEngine,
 
 
 @limited
-async def test_a_limit_holds_and_can_be_lifted(engine: AnyEngine, boot: Boot) -> None:
+async def test_a_limit_holds_for_all_instances_together_and_can_be_lifted(engine: AnyEngine, boot: Boot) -> None:
     probe = await boot()
     group = cgroup.of_process(peer(probe.zygote)[0], "")
     assert group is not None
-    source = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-    await engine.resize(probe.id, 256 * MB, cpus=0.2)
-    await probe.ask(source)
-    assert (held_back := throttled(group)) > 0
+    source = "import time; end = time.process_time() + 0.16\nwhile time.process_time() < end: pass"
+    instances = [await probe.instance() for _ in range(2)]
+    await engine.resize(probe.id, 256 * MB, cpus=2 * 0.2)
+    assert quota_us(group) == "40000"  # of each 100 ms
+    before, _ = periods(group)
+    await asyncio.gather(*(probe.ask(source, each) for each in instances))
+    after, held_back = periods(group)
+    assert held_back > 0
+    assert after - before >= 6  # 320 ms of work at 40 ms each are 8; the kernel may lend a few
     await engine.resize(probe.id, 256 * MB)
+    assert quota_us(group) in ("-1", "max")
     await probe.ask(source)
-    assert throttled(group) == held_back
+    assert periods(group)[1] == held_back
 
 
 @pytest.mark.parametrize("engine", ["docker", "docker+api"], indirect=True)

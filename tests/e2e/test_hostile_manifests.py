@@ -39,6 +39,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("memory", {"memory": -1}),
     ("memory", {"memory": True}),
     ("memory", {"memory": [128]}),
+    ("cpus", {"cpus": -1}),
+    ("cpus", {"cpus": "2"}),
     ("timeout", {"timeout": "1ms"}),
     ("timeout", {"timeout": "2h"}),
     ("timeout", {"timeout": "soon"}),

@@ -19,7 +19,7 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Manifest
 from faas.pool.entities import PoolConfig
-from faas.ports import Entry, LogLine
+from faas.ports import Entry, LogLine, cpu_share
 from faas.testing.sandbox import Answer, FakeEngine, FakeInstance, FakeSandbox, Peer, echo
 from faas.wire import Chunk, Error, Exited, Frame, Hello, Log, Result, Stream
 
@@ -124,6 +124,27 @@ async def test_the_zygote_is_told_whose_it_is(tmp_path: Path) -> None:
         assert init["layers"] == ["/store/layer"]
         assert (init["env"], init["memory_mb"], init["entry"]) == ({"SIZE": "1"}, 256, "hello")
         assert n.engine.sizes[n.only_sandbox().spec.id] > 256_000_000
+
+
+async def test_cpus_are_a_limit_for_each_instance_and_the_weight_is_memorys(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def wait(instance: FakeInstance, call: str, payload: bytes) -> None:
+        await go.wait()
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, wait) as n, asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(n.call(cpus=0.5, memory_mb=256))
+        while sum(len(each.instances) for each in n.engine.sandboxes.values()) < 3:
+            await asyncio.sleep(0.005)
+        sandbox = n.only_sandbox().spec.id
+        assert n.engine.cpus[sandbox] == 1.5
+        assert n.engine.shares[sandbox] == cpu_share(256, instances=3)
+        go.set()
+    async with node(tmp_path) as n:
+        await n.call()
+        assert set(n.engine.cpus.values()) == {0.0}  # no limit of its own
 
 
 async def test_an_answer_withheld_when_it_cannot_be_recorded(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def valid_settings(draw: st.DrawFn) -> dict[str, Any]:
     optional: dict[str, st.SearchStrategy[Any]] = {
         "handler": st.sampled_from(["handler", "main.run", "pkg.mod:app"]),
         "memory": st.integers(64, 10_240).map(lambda n: f"{n}MB"),
+        "cpus": st.floats(0.01, 64) | st.integers(1, 64),
         "timeout": st.integers(10, 3_600_000).map(lambda n: f"{n}ms"),
         "concurrency": st.integers(1, 1000),
         "min_instances": st.integers(0, 100),

@@ -295,6 +295,7 @@ EVERY_SETTING = {
     "name": "other",
     "handler": "h",
     "memory": "1GB",
+    "cpus": 0.5,
     "timeout": "5s",
     "concurrency": 2,
     "min_instances": 1,
@@ -320,8 +321,8 @@ EVERY_SETTING = {
 def test_every_setting_has_a_flag(node: FakeNode, faas: Faas, tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text("")
     node.answers["PUT /v1/functions/other"] = ndjson({"result": HELLO})
-    written = """--name other --handler h --memory 1GB --timeout 5s --concurrency 2 --min-instances 1 --max-instances 9
-        --network egress --keep-alive 5m --idempotency 1h --env A=1 --secret S --dependency numpy
+    written = """--name other --handler h --memory 1GB --cpus 0.5 --timeout 5s --concurrency 2 --min-instances 1
+        --max-instances 9 --network egress --keep-alive 5m --idempotency 1h --env A=1 --secret S --dependency numpy
         --requires-python >=3.12 --entry f --runtime python --no-public --method GET --cors-origin * --queue q
         --retry-attempts 2 --retry-max-age 1h --on-success queue:a --on-failure function:b"""
     cron = '{ schedule = "0,30 * * * *", timezone = "Europe/Berlin" }'
@@ -613,6 +614,9 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
     found = json.loads(faas("show", "hello", "--json")[1])
     assert found["sandboxes"] == [box]
     assert found["invocations"] == [RECORD]
+    assert "cpus" not in printed
+    node.answers["GET /v1/functions/hello"] = {**HELLO, "manifest": {**HELLO["manifest"], "cpus": 0.5}}  # type: ignore[dict-item]
+    assert "memory 128 MB, cpus 0.5, timeout 30 s" in faas("show", "hello")[1]
 
 
 def test_rm_removes(node: FakeNode, faas: Faas) -> None:

@@ -22,6 +22,7 @@ FULL = """\
 # name = "thumbnail"
 # handler = "handler"
 # memory = "256MB"
+# cpus = 0.5
 # timeout = "30s"
 # concurrency = 1
 # min_instances = 0
@@ -105,6 +106,7 @@ def test_the_contract_s_example_is_read_whole() -> None:
         handler="handler",
         dependencies=("pillow>=11",),
         memory_mb=256,
+        cpus=0.5,
         env={"SIZE": "128"},
         secrets=("S3_KEY",),
         retry=Retry(attempts=3, max_age_ms=6 * sizes.HOUR_MS),
@@ -160,6 +162,12 @@ def test_every_problem_comes_at_once_with_its_key_and_line() -> None:
         ({"memory": 10_241}, "64MB to 10GB"),
         ({"memory": True}, "256MB"),
         ({"memory": "1.5KB"}, "whole number of MB"),
+        ({"cpus": 0}, "must be from 0.01 to 64 cores, not 0"),
+        ({"cpus": 64.5}, "from 0.01 to 64 cores"),
+        ({"cpus": float("nan")}, "from 0.01 to 64 cores"),
+        ({"cpus": "0.5"}, 'must be a number from 0.01 to 64 cores, not "0.5"'),
+        ({"cpus": True}, "must be a number"),
+        ({"cpu": 1}, 'did you mean "cpus"?'),
         ({"timeout": "9ms"}, "10ms to 1h"),
         ({"timeout": 3601}, "10ms to 1h"),
         ({"timeout": "5 parsecs"}, "not a duration"),
