@@ -40,6 +40,7 @@ trigger = partial(option, section="Triggers and failures")
 @setting("--max-instances", metavar="N", type=int, help="More are never started. Default 100.")
 @setting("--network", metavar="none|egress", help="Way out of the sandbox. Default none.")
 @setting("--keep-alive", metavar="auto|TIME", help="How long it stays warm when idle.")
+@setting("--on-disconnect", metavar="finish|cancel", help="A running call whose caller leaves. Default finish.")
 @setting("--idempotency", metavar="TIME", help="How long an Idempotency-Key replays.")
 @setting("--env", "-e", metavar="K=V", multiple=True, help="Repeatable; added to those in the file.")
 @setting("--secret", "secrets", metavar="NAME", multiple=True, help="Repeatable.")
@@ -91,7 +92,7 @@ PLAIN: tuple[str, ...] = (
     "max_instances",
     "network",
 )
-PLAIN += ("keep_alive", "idempotency", "entry", "runtime", "on_success", "on_failure")
+PLAIN += ("keep_alive", "on_disconnect", "idempotency", "entry", "runtime", "on_success", "on_failure")
 
 
 def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:

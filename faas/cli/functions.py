@@ -100,6 +100,8 @@ def settings_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"memory {memory}, timeout {timeout}, concurrency {manifest['concurrency']}, network {manifest['network']}",
         f"instances {manifest['min_instances']} to {manifest['max_instances']}, keep-alive {kept}",
     ]
+    if manifest.get("on_disconnect") == "cancel":
+        lines[-1] += ", cancelled when the caller leaves"
     lines += [f"{name}={value}" for name, value in manifest["env"].items()]
     for key, label in (("dependencies", "needs"), ("secrets", "secrets"), ("queues", "queue"), ("crons", "cron")):
         lines += [f"{label} {item if isinstance(item, str) else json.dumps(item)}" for item in manifest[key]]

@@ -30,6 +30,7 @@ _HTTP: Final[dict[type[errors.FaasError], tuple[int, str]]] = {
     errors.PayloadTooLarge: (413, "The request is too large"),
     errors.InvalidManifest: (422, "The function's settings are not valid"),
     errors.Throttled: (429, "Too many calls at once"),
+    errors.CallerLeft: (499, "The caller went away"),  # nginx's; nobody is left to read it
     errors.FunctionFailed: (500, "The function failed"),
     errors.InstanceCrashed: (502, "The function's process ended without an answer"),
     errors.NoCapacity: (503, "There is no room on this node now"),

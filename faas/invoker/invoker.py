@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -205,11 +206,17 @@ class Invoker:
         return run
 
     def abandon(self, run: Run) -> None:
-        """The caller has gone: a waiting call ends here, one that was sent is finished and metered without it."""
+        """The caller has gone: a waiting call ends here, one that was sent as its function's ``on_disconnect`` says."""
         call = run.call.id
-        if call in self.runs and not run.sent:
+        if call not in self.runs:
+            return
+        if not run.sent:
             self.apply(Cancel(call))
             self.end(run, None, Status.REJECTED)
+        elif run.version.manifest.on_disconnect == "cancel":
+            self.apply(Cancel(call, stop=True))
+        elif run.stream is not None:
+            run.stream.close()
 
     async def load(self, version: FunctionVersion) -> int:
         """Have the version's module imported in a sandbox here; returns the time that took in ns.
@@ -265,6 +272,7 @@ class Invoker:
                 concurrency=manifest.concurrency,
                 keep_alive_ns=keep_ns,
                 warm_ns=self.config.warm_ns if keep_ns is None else keep_ns,
+                stops=manifest.on_disconnect == "cancel",
             )
             self.versions[key] = version
         return spec
@@ -427,11 +435,13 @@ class Invoker:
         self.end(run, None, now=now, response=frame)
 
     def _stream(self, channel: Channel, run: Run, frame: Stream) -> None:
-        run.stream = ResponseStream(channel.pause_reading, channel.resume_reading)
+        run.stream = ResponseStream(channel.pause_reading, channel.resume_reading, partial(self.abandon, run))
         provisional = run.record(Status.OK, self.config.node, self._now_ns())
-        run.streamed = Reply(provisional, None, frame.status, frame.headers, b"", run.stream.read())
+        run.streamed = Reply(provisional, None, frame.status, frame.headers, b"", run.stream)
         if not run.reply.done():
             run.reply.set_result(run.streamed)
+        else:
+            run.stream.close()
 
     def logged(self, session: Session, frame: Log) -> None:
         version = self.versions.get(session.key)

@@ -6,7 +6,7 @@ from typing import Any
 
 from faas.invoker.streaming import ResponseStream
 from faas.metering.meter import SharedTime, meter
-from faas.model.errors import DeadlineExceeded, FaasError, Fault, FunctionFailed, InstanceCrashed
+from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError, Fault, FunctionFailed, InstanceCrashed
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
 from faas.model.usage import UsageRecord
@@ -78,7 +78,7 @@ class Run:
 
 def status_of(error: FaasError) -> Status:
     """The record's word for how an attempt ended."""
-    if isinstance(error, DeadlineExceeded):
+    if isinstance(error, DeadlineExceeded | CallerLeft):
         return Status.TIMEOUT
     if isinstance(error, InstanceCrashed):
         return Status.OOM if error.exit == "oom" else Status.CRASHED

@@ -14,24 +14,30 @@ BUFFER_BYTES_MAX = 1_000_000
 class ResponseStream:
     """Chunks in, chunks out. Above ``BUFFER_BYTES_MAX`` unread bytes it asks to ``pause`` the instance's channel.
 
-    A reader that leaves early closes the stream: later chunks are dropped, the instance is let run to its end.
+    An async iterator, which raises the error the stream ended with. A reader must ``aclose`` it; one that does so
+    before the end has ``left``: chunks that still come are dropped, so that the instance is not held up.
     """
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(
+        self, pause: Callable[[], None], resume: Callable[[], None], left: Callable[[], None] = lambda: None
+    ) -> None:
         self._pause = pause
         self._resume = resume
+        self._left = left
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._paused = False
         self._ended = False
         self._error: FaasError | None = None
-        self._abandoned = False
+        self._closed = False
         self._wake = asyncio.Event()
         self.bytes_out = 0
 
+    # -- the writer's side ------------------------------------------------------------------------------------------
+
     def feed(self, chunk: bytes) -> None:
         self.bytes_out += len(chunk)
-        if self._abandoned or not chunk:
+        if self._closed or not chunk:
             return
         self._chunks.append(chunk)
         self._buffered_bytes += len(chunk)
@@ -52,24 +58,34 @@ class ResponseStream:
             self._paused = False
             self._resume()
 
-    async def read(self) -> AsyncIterator[bytes]:
-        """The chunks in order; raises the error the stream ended with."""
-        try:
-            while True:
-                while self._chunks:
-                    chunk = self._chunks.popleft()
-                    self._buffered_bytes -= len(chunk)
-                    if self._buffered_bytes <= BUFFER_BYTES_MAX // 2:
-                        self._unpause()
-                    yield chunk
-                if self._ended:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-        finally:
-            self._abandoned = True
-            self._chunks.clear()
-            self._buffered_bytes = 0
+    # -- the reader's side ------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._ended or self._closed:
+                error, self._error = self._error, None
+                raise error or StopAsyncIteration
+            self._wake.clear()
+            await self._wake.wait()
+        chunk = self._chunks.popleft()
+        self._buffered_bytes -= len(chunk)
+        if self._buffered_bytes <= BUFFER_BYTES_MAX // 2:
             self._unpause()
+        return chunk
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nobody reads any more. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._chunks.clear()
+        self._buffered_bytes = 0
+        self._unpause()
+        if not self._ended:
+            self._left()

@@ -149,6 +149,13 @@ class DeadlineExceeded(FaasError):
     fault = Fault.FUNCTION
 
 
+class CallerLeft(FaasError):
+    """The caller went away and the function does not want to go on without it. Nobody is told; the record is."""
+
+    code = "cancelled"
+    fault = Fault.CALLER
+
+
 class EngineUnavailable(FaasError):
     """The container engine does not answer or refused; the message carries its words and the way out."""
 

@@ -30,7 +30,7 @@ class StartKind(StrEnum):
 class Status(StrEnum):
     OK = "ok"
     FUNCTION_ERROR = "function_error"
-    TIMEOUT = "timeout"
+    TIMEOUT = "timeout"  # stopped: past its deadline, or its caller's patience (``on_disconnect``)
     CRASHED = "crashed"
     OOM = "oom"
     REJECTED = "rejected"
@@ -62,7 +62,6 @@ class Call:
     attempt: int = 1
     trace_parent: str = ""
     http: HttpRequest | None = None
-    on_disconnect_cancel: bool = True
 
 
 @dataclass(slots=True)

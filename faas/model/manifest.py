@@ -57,6 +57,7 @@ class Manifest(_Frozen):
     max_instances: int = 100
     network: Literal["none", "egress"] = "none"
     keep_alive_ms: int | None = None  # None = auto
+    on_disconnect: Literal["finish", "cancel"] = "finish"  # what becomes of a running call whose caller has gone
     idempotency_ms: int = 24 * 3_600_000
     env: dict[str, str] = Field(default_factory=dict)
     secrets: tuple[str, ...] = ()

@@ -327,6 +327,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "max_instances": ("max_instances", integer(1, INSTANCES_MAX)),
     "network": ("network", choice("none", "egress")),
     "keep_alive": ("keep_alive_ms", keep_alive_ms),
+    "on_disconnect": ("on_disconnect", choice("finish", "cancel")),
     "idempotency": ("idempotency_ms", duration(SECOND_MS, 7 * DAY_MS)),
     "on_success": ("on_success", destination),
     "on_failure": ("on_failure", destination),

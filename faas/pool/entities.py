@@ -84,7 +84,7 @@ class Instance:
     up_ns: int = 0
     state: InstanceState = InstanceState.STARTING
     used: bool = False
-    doomed: bool = False  # one of its calls ran past its deadline: to be killed when the others have ended
+    doomed: bool = False  # one of its calls was stopped: to be killed when the others have ended
     calls: dict[str, Call] = field(default_factory=dict)
     began_ns: int = 0  # when its last call was dispatched
     ahead: deque[Call] = field(default_factory=deque)  # sent ahead, see prefetch

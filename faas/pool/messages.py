@@ -44,6 +44,7 @@ class FunctionSpec:
     concurrency: int
     keep_alive_ns: int | None  # how long it is held after its last call, in all; None = the policy decides
     warm_ns: int  # of that, how long with an instance; then parked
+    stops: bool = False  # its running calls may be stopped (``Cancel``), which ends their instance
 
 
 class Cause(StrEnum):
@@ -65,9 +66,10 @@ class Submit(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """The caller has gone. Queued calls are dropped; a running one is finished and metered."""
+    """The caller has gone. Queued calls are dropped; a running one is finished, or with ``stop`` ends in ``Fail``."""
 
     call: str
+    stop: bool = False
 
 
 class Finished(NamedTuple):

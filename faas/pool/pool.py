@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from faas.model.errors import DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
+from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
 from faas.pool import growth, prefetch, upkeep
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
@@ -218,12 +218,16 @@ class Pool:
             prefetch.fill(self, function)
 
     def _expired(self, event: Expired, now: int) -> None:
-        call = self.calls.get(event.call)
+        self._stop_call(event.call, DeadlineExceeded("the function ran past its timeout and was stopped"), now)
+
+    def _stop_call(self, call_id: str, why: FaasError, now: int) -> None:
+        """End a running call from outside; its instance ends, too, once its other calls have."""
+        call = self.calls.get(call_id)
         if call is None or call.instance is None:
             return
         instance = call.instance
         self._end_running(call)
-        self._out.append(Fail(call.id, DeadlineExceeded("the function ran past its timeout and was stopped")))
+        self._out.append(Fail(call.id, why))
         if instance.state is InstanceState.BUSY:
             self._retire(instance, now)
             instance.doomed = True
@@ -233,13 +237,15 @@ class Pool:
         growth.grow(self, instance.function, now)
 
     def _kill_once_alone(self, instance: Instance, now: int) -> None:
-        """End an instance that ran past a deadline, as soon as it holds none of its other calls any more."""
+        """End an instance one of whose calls was stopped, as soon as it holds none of its other calls any more."""
         if instance.doomed and not instance.calls and instance.state is InstanceState.STOPPING:
             instance.doomed = False
             instance.since_ns = now
             self._out.append(Kill(instance.id))
 
-    def _cancel(self, event: Cancel, now: int) -> None:  # noqa: ARG002 - every handler takes the time
+    def _cancel(self, event: Cancel, now: int) -> None:
+        if event.stop:
+            self._stop_call(event.call, CallerLeft("the caller went away, so the function was stopped"), now)
         call = self.calls.get(event.call)
         if call is not None and call.instance is None and call.ahead_on is None:
             call.function.queue.remove(call)

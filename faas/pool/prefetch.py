@@ -39,6 +39,7 @@ def review(pool: Pool, function: Function, now: int) -> None:
     function.ahead = (
         function.recalls
         and function.spec.concurrency == 1
+        and not function.spec.stops  # who leaves may take along what waits behind, and it may just have begun
         and 0 < run_ns <= RUN_NS_MAX
         and function.serving >= min(BUSY_MIN, function.spec.max_instances)
         and now >= function.apart_until_ns

@@ -149,7 +149,8 @@ class World:
         self._open[call] = self.now
         self._run_ns[call] = run_ns
         if self._chance(self.faults.caller_leaves):
-            self.at(self.rng.randrange(50 * MS), lambda: self._leave(call))
+            stop = self.submitted % 2 == 0  # what its function wants, so to speak
+            self.at(self.rng.randrange(50 * MS), lambda: self._leave(call, stop=stop))
         self.step(Submit(call, spec))
         return call
 
@@ -294,10 +295,14 @@ class World:
         if call in self._running_on:
             self.step(Expired(call))
 
-    def _leave(self, call: str) -> None:
-        if call in self._open and call not in self._running_on:
-            self._end(call, "cancelled")
-            self.step(Cancel(call))
+    def _leave(self, call: str, *, stop: bool) -> None:
+        if call not in self._running_on:
+            if call in self._open:
+                self._end(call, "cancelled")
+                self.step(Cancel(call))
+        elif stop:
+            self.step(Cancel(call, stop=True))
+            assert call in self.ended, f"{call} was stopped and goes on"
 
     def _end(self, call: str, how: str) -> None:
         assert call not in self.ended, f"{call} ended twice: {self.ended[call]}, then {how}"

@@ -379,6 +379,67 @@ async def test_a_caller_who_leaves_while_waiting_takes_the_call_along(tmp_path: 
         assert [e.record.status for e in n.kept.entries] == ["rejected", "ok"]
 
 
+async def test_who_leaves_a_running_call_lets_it_finish_or_has_it_stopped(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def waits(instance: FakeInstance, call: str, payload: bytes) -> None:
+        await gate.wait()
+        await echo(instance, call, payload)
+
+    async with node(tmp_path, waits) as n:
+        calls = [asyncio.ensure_future(n.call(on_disconnect=each)) for each in ("finish", "cancel")]
+        while any(not run.dispatched_ns for run in n.invoker.runs.values()) or len(n.invoker.runs) < 2:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.03)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        (stopped,) = n.kept.entries
+        assert (stopped.record.status, stopped.detail["error"]["code"]) == ("timeout", "cancelled")
+        assert stopped.record.run_ns >= 30_000_000
+        assert stopped.record.billed_ms >= 30
+        gate.set()
+        while n.invoker.runs:
+            await asyncio.sleep(0.005)
+        assert n.kept.entries[1].record.status == "ok"
+        assert (await n.call(b"1", on_disconnect="cancel")).payload == b"1"
+
+
+@pytest.mark.parametrize(("wanted", "status"), [("finish", "ok"), ("cancel", "timeout")])
+@pytest.mark.parametrize("when", ["before it began", "at its first byte"])
+async def test_a_stream_whose_reader_left(tmp_path: Path, wanted: str, status: str, when: str) -> None:
+    """With nobody to read it, it is not held up by what piles up, either."""
+    gate = asyncio.Event()
+
+    async def floods(instance: FakeInstance, call: str, payload: bytes) -> None:
+        if when == "before it began":
+            await gate.wait()
+        instance.send(Stream(call, 200, ()))
+        instance.send(Chunk(call, b"x"))
+        await gate.wait()
+        for _ in range(30):
+            instance.send(Chunk(call, b"x" * 100_000))
+            await instance.peer.writer.drain()
+        instance.send(Result(call, 200, (), 0, 0, 0, b""))
+
+    async with node(tmp_path, floods) as n:
+        call = asyncio.ensure_future(n.call(on_disconnect=wanted))
+        if when == "before it began":
+            while not any(run.dispatched_ns for run in n.invoker.runs.values()):
+                await asyncio.sleep(0.005)
+            call.cancel()
+            await asyncio.wait([call])
+        else:
+            stream = (await call).stream
+            assert stream is not None
+            assert await anext(stream) == b"x"
+            await stream.aclose()  # type: ignore[attr-defined]
+        gate.set()
+        while n.invoker.runs:
+            await asyncio.sleep(0.005)
+        assert [e.record.status for e in n.kept.entries] == [status]
+
+
 async def test_streams_come_in_pieces_and_are_metered_at_their_end(tmp_path: Path) -> None:
     async def streams(instance: FakeInstance, call: str, payload: bytes) -> None:
         instance.send(Stream(call, 201, ((b"content-type", b"text/plain"),)))

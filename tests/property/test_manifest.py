@@ -65,6 +65,7 @@ def valid_settings(draw: st.DrawFn) -> dict[str, Any]:
         "max_instances": st.integers(100, 1000),
         "network": st.sampled_from(["none", "egress"]),
         "keep_alive": st.just("auto") | duration,
+        "on_disconnect": st.sampled_from(["finish", "cancel"]),
         "idempotency": duration,
         "env": st.dictionaries(
             st.from_regex(r"[A-E][A-Z0-9_]{0,9}", fullmatch=True), st.text("aé \n", max_size=9), max_size=3

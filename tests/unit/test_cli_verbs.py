@@ -302,6 +302,7 @@ EVERY_SETTING = {
     "max_instances": 9,
     "network": "egress",
     "keep_alive": "5m",
+    "on_disconnect": "cancel",
     "idempotency": "1h",
     "secrets": ["S"],
     "env": {"A": "1"},
@@ -322,9 +323,9 @@ def test_every_setting_has_a_flag(node: FakeNode, faas: Faas, tmp_path: Path) ->
     (tmp_path / "f.py").write_text("")
     node.answers["PUT /v1/functions/other"] = ndjson({"result": HELLO})
     written = """--name other --handler h --memory 1GB --cpus 0.5 --timeout 5s --concurrency 2 --min-instances 1
-        --max-instances 9 --network egress --keep-alive 5m --idempotency 1h --env A=1 --secret S --dependency numpy
-        --requires-python >=3.12 --entry f --runtime python --no-public --method GET --cors-origin * --queue q
-        --retry-attempts 2 --retry-max-age 1h --on-success queue:a --on-failure function:b"""
+        --max-instances 9 --network egress --keep-alive 5m --on-disconnect cancel --idempotency 1h --env A=1
+        --secret S --dependency numpy --requires-python >=3.12 --entry f --runtime python --no-public --method GET
+        --cors-origin * --queue q --retry-attempts 2 --retry-max-age 1h --on-success queue:a --on-failure function:b"""
     cron = '{ schedule = "0,30 * * * *", timezone = "Europe/Berlin" }'
     code, _, said = faas("deploy", "f.py", *written.split(), "--cron", "*/5 * * * *", "--cron", cron)
     assert code == 0, said
@@ -615,8 +616,14 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
     assert found["sandboxes"] == [box]
     assert found["invocations"] == [RECORD]
     assert "cpus" not in printed
-    node.answers["GET /v1/functions/hello"] = {**HELLO, "manifest": {**HELLO["manifest"], "cpus": 0.5}}  # type: ignore[dict-item]
-    assert "memory 128 MB, cpus 0.5, timeout 30 s" in faas("show", "hello")[1]
+    manifest: Any = HELLO["manifest"]
+    node.answers["GET /v1/functions/hello"] = {
+        **HELLO,
+        "manifest": {**manifest, "cpus": 0.5, "on_disconnect": "cancel"},
+    }
+    printed = faas("show", "hello")[1]
+    assert "memory 128 MB, cpus 0.5, timeout 30 s" in printed
+    assert "keep-alive auto, cancelled when the caller leaves" in printed
 
 
 def test_rm_removes(node: FakeNode, faas: Faas) -> None:

@@ -184,7 +184,7 @@ async def test_both_ways_hand_on_the_same_call() -> None:
     await caller.ask(request(BODY, trace, "Prefer: wait"))
     (_, short), (_, long) = bench.invoker.calls
     assert short.trace_parent[:36] == long.trace_parent[:36] == "00-4bf92f3577b34da6a3ce929d0e0e4736-"
-    for name in ("trigger", "payload", "content_type", "key_id", "attempt", "http", "on_disconnect_cancel"):
+    for name in ("trigger", "payload", "content_type", "key_id", "attempt", "http"):
         assert getattr(short, name) == getattr(long, name)
 
 

@@ -180,6 +180,7 @@ def test_every_problem_comes_at_once_with_its_key_and_line() -> None:
         ({"network": "host"}, '"none" or "egress"'),
         ({"runtime": "cobol"}, '"python"'),
         ({"keep_alive": "never"}, '"auto"'),
+        ({"on_disconnect": "stop"}, 'must be "finish" or "cancel", not "stop"'),
         ({"min_instances": 101}, "more than max_instances"),
         ({"env": ["A=1"]}, "table"),
         ({"env": {"A": True}}, "in quotes"),

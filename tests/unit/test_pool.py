@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from faas.model.errors import DeadlineExceeded, FunctionFailed, InstanceCrashed, NoCapacity, Throttled
+from faas.model.errors import CallerLeft, DeadlineExceeded, FunctionFailed, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
 from faas.pool.entities import PoolConfig
 from faas.pool.eviction import priority
@@ -201,6 +201,27 @@ def test_past_its_deadline_a_call_fails_and_only_its_instance_is_killed() -> Non
     assert only(Kill, d.out) == Kill(instance)
     assert d(Finished(instance, "slow")) == [], "an answer after the deadline changes nothing"
     assert only(Fork, d(Submit("next", spec()))).sandbox == instance.split("-")[0]
+
+
+def test_a_running_call_whose_caller_left_is_stopped_when_that_is_asked_for() -> None:
+    d = Driver()
+    instance = d.warm(spec())
+    d(Submit("left", spec()))
+    assert d(Cancel("left")) == []
+    d(Cancel("left", stop=True))
+    assert isinstance(only(Fail, d.out).error, CallerLeft)
+    assert only(Kill, d.out) == Kill(instance)
+    assert d(Cancel("left", stop=True)) == []
+
+
+def test_neighbours_of_a_call_that_is_stopped_finish_first() -> None:
+    d = Driver()
+    both = spec(concurrency=2)
+    instance = d.warm(both)
+    d(Submit("left", both))
+    d(Submit("stays", both))
+    assert d(Cancel("left", stop=True))[1:] == [Abort("left", instance)]
+    assert d(Finished(instance, "stays")) == [Kill(instance)]
 
 
 def test_a_kill_that_is_not_carried_out_costs_the_sandbox() -> None:

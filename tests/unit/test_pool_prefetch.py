@@ -111,8 +111,16 @@ def test_instances_get_them_in_turn() -> None:
         {"recalls": False},
         {"function": spec(max_instances=1, concurrency=2)},
         {"function": spec(max_instances=100)},
+        {"function": spec(max_instances=1, stops=True)},
     ],
-    ids=["calls are long", "nothing is known", "not taken back", "several at once", "more instances may help"],
+    ids=[
+        "calls are long",
+        "nothing is known",
+        "not taken back",
+        "several at once",
+        "more instances may help",
+        "who leaves may end the instance",
+    ],
 )
 def test_otherwise_calls_wait_in_the_queue(how: dict[str, Any]) -> None:
     s = Short(**how)
