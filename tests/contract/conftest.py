@@ -20,7 +20,7 @@ from faas.engines.process import ProcessEngine
 from faas.engines.select import probe_docker
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec
-from tests.contract.sandboxes import MB, Dialled, Probe, bind, write_probe
+from tests.contract.sandboxes import MB, Dialled, Probe, bind, new_id, write_probe
 
 AnyEngine = DockerEngine | ProcessEngine
 Boot = Callable[..., Awaitable[Probe]]
@@ -119,8 +119,7 @@ async def boot(engine: AnyEngine, home: Path) -> AsyncIterator[Boot]:
     code = write_probe(home / "store", "4f6b0c")
 
     async def one(memory_bytes: int = 256 * MB, on: AnyEngine | None = None, network: str = "none") -> Probe:
-        number = f"{len(dialled):016x}"
-        spec = SandboxSpec(f"s{number}", "python", network, home / "run" / number, memory_bytes)
+        spec = SandboxSpec(new_id(), "python", network, home / "run" / str(len(dialled)), memory_bytes)
         dialled.append(listening := Dialled(spec))
         await listening.listen()
         await (on or engine).boot(spec)

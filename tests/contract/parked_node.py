@@ -12,7 +12,7 @@ from pathlib import Path
 from faas.engines import cgroup
 from faas.ports import SandboxSpec
 from tests.contract.conftest import make_engine
-from tests.contract.sandboxes import MB, Dialled, bind, peer, write_probe
+from tests.contract.sandboxes import MB, Dialled, bind, new_id, peer, write_probe
 
 
 async def main(kind: str, node_id: str, home: Path) -> None:
@@ -20,7 +20,7 @@ async def main(kind: str, node_id: str, home: Path) -> None:
         cgroup.HYBRID = "not-here"
     engine = make_engine(kind, node_id, home)
     await engine.start()
-    listening = Dialled(SandboxSpec("s00f402", "python", "none", home / "run", 128 * MB))
+    listening = Dialled(SandboxSpec(new_id(), "python", "none", home / "run", 128 * MB))
     await listening.listen()
     await engine.boot(listening.spec)
     probe = await bind(engine, listening, write_probe(home / "store", "c0ffee"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import socket
 import struct
 import subprocess
@@ -22,6 +23,11 @@ HELLO, INIT, FORK, READY, INVOKE, RESULT, ERROR = 1, 2, 3, 4, 8, 16, 17
 PROBE = "def handler(event, context):\n    scope = {}\n    exec(event, scope)\n    return scope.get('answer')\n"
 _HEADER = struct.Struct(">I")
 _WAIT_S = 30
+
+
+def new_id() -> str:
+    """A sandbox's id, as the node makes them: an engine knows a container by it, whichever test run it belongs to."""
+    return f"s{secrets.token_hex(8)}"
 
 
 class Gone(Exception):

@@ -13,7 +13,7 @@ from faas.engines.identity import PIDS_MAX, TMP_BYTES
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec
 from tests.contract.conftest import CONFINED, EVERY, LIMITED, OWN_USER, AnyEngine, Boot
-from tests.contract.sandboxes import MB, Dialled, Gone, closed, peer
+from tests.contract.sandboxes import MB, Dialled, Gone, closed, new_id, peer
 from tests.contract.traces import alive, remains
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,7 @@ async def test_an_unknown_runtime_is_refused(engine: AnyEngine, home: Path) -> N
 @every
 async def test_a_boot_that_is_cancelled_leaves_nothing(engine: AnyEngine, home: Path) -> None:
     for number in range(3):
-        spec = SandboxSpec(f"s{number}", "python", "none", home / str(number), 256 * MB)
+        spec = SandboxSpec(new_id(), "python", "none", home / str(number), 256 * MB)
         listening = Dialled(spec)
         await listening.listen()
         task = asyncio.create_task(engine.boot(spec))
@@ -351,16 +351,17 @@ async def test_the_end_of_a_sandbox_is_heard_of(engine: AnyEngine, boot: Boot) -
 
 @watched
 async def test_a_sandbox_that_ends_before_it_dials_is_heard_of(engine: AnyEngine, home: Path) -> None:
-    listening = Dialled(SandboxSpec("s1", "python", "none", home / "run", 256 * MB))
+    sandbox = new_id()
+    listening = Dialled(SandboxSpec(sandbox, "python", "none", home / "run", 256 * MB))
     await listening.listen()
     await listening.close()  # nobody will answer
     booting = asyncio.create_task(engine.boot(listening.spec))
     await asyncio.sleep(0)
-    await engine.exited("s1")  # asked while it boots
+    await engine.exited(sandbox)  # asked while it boots
     await booting
-    await engine.exited("s1")
-    assert "Connection" in await engine.output("s1") or "FileNotFound" in await engine.output("s1")
-    await engine.remove("s1")
+    await engine.exited(sandbox)
+    assert "Connection" in await engine.output(sandbox) or "FileNotFound" in await engine.output(sandbox)
+    await engine.remove(sandbox)
     assert remains(engine) == []
 
 
@@ -373,8 +374,9 @@ async def test_nobody_waits_for_the_end_of_what_never_began(
 
     monkeypatch.setattr("faas.engines.docker.hand_over", fails)
     monkeypatch.setattr("faas.engines.process.hand_over", fails)
-    booting = asyncio.create_task(engine.boot(SandboxSpec("s1", "python", "none", home, 256 * MB)))
+    sandbox = new_id()
+    booting = asyncio.create_task(engine.boot(SandboxSpec(sandbox, "python", "none", home, 256 * MB)))
     await asyncio.sleep(0)
-    await engine.exited("s1")
+    await engine.exited(sandbox)
     with pytest.raises((EngineUnavailable, OSError), match="no more of this"):
         await booting
