@@ -106,11 +106,14 @@ class Engine(Parking, Protocol):
     async def exited(self, sandbox_id: str) -> None:
         """Return as soon as the sandbox has ended, by itself or by ``remove``; at once for one that is not there."""
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+    async def resize(
+        self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0
+    ) -> None:
         """Set its memory limit, its CPU limit in cores (0 = none) and its weight against the other sandboxes.
 
         ``share`` is in cores, see ``cpu_share``; 0 = what it gives for ``memory_bytes``. Until then a
-        sandbox weighs one core. Cheap where the node may write control groups, frozen or not.
+        sandbox weighs one core. ``pids`` is how many processes and threads it may have; 0 = as many as now, at first
+        512. Cheap where the node may write control groups, frozen or not.
         """
 
     def oom_kills(self, sandbox_id: str) -> int:

@@ -22,7 +22,7 @@ from faas.engines.identity import (
     ENVIRONMENT,
     HOSTNAME,
     OPEN_FILES_MAX,
-    PIDS_MAX,
+    PIDS_TOP,
     RUNTIME_MOUNT,
     SHM_BYTES,
     SOCKET_MOUNT,
@@ -154,7 +154,7 @@ def _become(uid: int | None) -> list[str]:
 def _process_limit() -> list[str]:
     """Counted per user namespace, so it must be set inside."""
     prlimit = _tool("prlimit")
-    return [prlimit, f"--nproc={PIDS_MAX}", "--"] if prlimit else []
+    return [prlimit, f"--nproc={PIDS_TOP}", "--"] if prlimit else []
 
 
 def _tool(name: str) -> str:

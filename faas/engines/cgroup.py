@@ -60,9 +60,11 @@ class Cgroup:
 
     # -- limits -----------------------------------------------------------------------------------------------------
 
-    def limit(self, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
-        """Set the memory limit (no swap on top), the CPU limit (0 = none) and weight (0 = as it is). ``OSError``."""
+    def limit(self, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0) -> None:
+        """Set memory (no swap on top), CPU limit (0 = none), weight and pids (0 = as it is). Raises ``OSError``."""
         self._limit_cpu(cpus, share)
+        if pids > 0 and "pids" in self.paths:
+            _write(self.paths["pids"] / "pids.max", pids)
         memory = self.paths["memory"]
         if self.unified:
             _write(memory / "memory.max", memory_bytes)
@@ -92,10 +94,6 @@ class Cgroup:
             limits.reverse()
         for path in limits:
             _write(path, memory_bytes)
-
-    def limit_pids(self, pids_max: int) -> None:
-        if "pids" in self.paths:
-            _write(self.paths["pids"] / "pids.max", pids_max)
 
     # -- what it holds ----------------------------------------------------------------------------------------------
 

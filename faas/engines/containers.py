@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests.exceptions
 from docker.types import LogConfig, Ulimit
 
 from faas.engines import cgroup
@@ -90,7 +91,8 @@ class Containers:
             ipc_mode="private",
             log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
             runtime=self._oci_runtime or None,
-            **_cpu(spec.cpus),
+            cpu_period=cgroup.CPU_PERIOD_US,  # and not nano_cpus, which the engine will not let anyone change later
+            cpu_quota=cgroup.cpu_quota_us(spec.cpus),
         )
         return config
 
@@ -106,14 +108,21 @@ class Containers:
         except docker.errors.NotFound:
             return None
 
-    def update(self, container: str, memory_bytes: int, cpus: float, share: float) -> None:
-        self.api.update_container(
-            container,
-            mem_limit=memory_bytes,
-            memswap_limit=memory_bytes,
-            cpu_shares=cgroup.cpu_weight(share, unified=False),  # the engine knows v1's unit only and converts it
-            **_cpu(cpus),
-        )
+    def update(self, container: str, memory_bytes: int, cpus: float, share: float, pids: int) -> None:
+        """``pids`` 0 = as it is. Not by the SDK's ``update_container``, which knows no limit of processes."""
+        changes = {
+            "Memory": memory_bytes,
+            "MemorySwap": memory_bytes,
+            "CpuShares": cgroup.cpu_weight(share, unified=False),  # the engine knows v1's unit only and converts it
+            "CpuPeriod": cgroup.CPU_PERIOD_US,
+            "CpuQuota": cgroup.cpu_quota_us(cpus),
+            **({"PidsLimit": pids} if pids > 0 else {}),
+        }
+        url = f"{self.api.base_url}/v{self.api.api_version}/containers/{container}/update"
+        try:
+            self.api.post(url, json=changes, timeout=self.api.timeout).raise_for_status()
+        except requests.exceptions.HTTPError as error:
+            docker.errors.create_api_error_from_http_exception(error)
 
     def pause(self, container: str) -> None:
         try:
@@ -174,8 +183,3 @@ class Containers:
 
 def container_name(sandbox_id: str) -> str:
     return f"faas-{sandbox_id}"
-
-
-def _cpu(cpus: float) -> dict[str, Any]:
-    """Period and quota, and not ``nano_cpus``, which the engine will not let anyone change afterwards."""
-    return {"cpu_period": cgroup.CPU_PERIOD_US, "cpu_quota": cgroup.cpu_quota_us(cpus)}

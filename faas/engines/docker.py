@@ -139,19 +139,21 @@ class DockerEngine:
                 await asyncio.wait_for(sandbox.gone.wait(), pause_s)
             pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+    async def resize(
+        self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0
+    ) -> None:
         sandbox = self._living(sandbox_id)
         weight = share or cpu_share(memory_bytes // _MB)
         if sandbox.group is not None and sandbox.group.may_limit:
             try:
-                sandbox.group.limit(memory_bytes, cpus, weight)
+                sandbox.group.limit(memory_bytes, cpus, weight, pids)
             except FileNotFoundError:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} has ended") from None
             except OSError as error:
                 log.info("cgroup of %s: %s; asking the engine instead", sandbox_id, error)
             else:
                 return
-        await self._thread(self._containers.update, sandbox.container, memory_bytes, cpus, weight)
+        await self._thread(self._containers.update, sandbox.container, memory_bytes, cpus, weight, pids)
 
     async def freeze(self, sandbox_id: str) -> None:
         sandbox = self._living(sandbox_id)

@@ -14,7 +14,8 @@ _RANGES = 40_000  # 200,000 + 40,000 x 50,000 still fits a signed 32-bit id
 # What every engine gives a sandbox, so that code behaves the same on each.
 TMP_BYTES = 64 * 1024**2
 SHM_BYTES = 64 * 1024**2
-PIDS_MAX = 512
+PIDS_MAX = 512  # processes and threads until ``resize`` says otherwise
+PIDS_TOP = 4096  # where only a limit set once can be had; more than ``resize`` is asked for
 OPEN_FILES_MAX = 4096
 HOSTNAME = "sandbox"
 SOCKET_MOUNT = "/run/faas"

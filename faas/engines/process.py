@@ -133,11 +133,13 @@ class ProcessEngine:
         if sandbox is not None:
             await sandbox.exited.wait()
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+    async def resize(
+        self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0
+    ) -> None:
         sandbox = self._living(sandbox_id)
         if sandbox.group is not None:
             try:
-                sandbox.group.limit(memory_bytes, cpus, share or cpu_share(memory_bytes // _MB))
+                sandbox.group.limit(memory_bytes, cpus, share or cpu_share(memory_bytes // _MB), pids)
             except OSError as error:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} could not be resized: {error}") from error
 
@@ -262,8 +264,7 @@ class ProcessEngine:
     def _prepare(self, spec: SandboxSpec, sandbox: _Sandbox) -> None:
         if self._cgroups:
             sandbox.group = cgroup.make(self._parent, spec.id)
-            sandbox.group.limit(spec.memory_bytes, spec.cpus)
-            sandbox.group.limit_pids(PIDS_MAX)
+            sandbox.group.limit(spec.memory_bytes, spec.cpus, pids=PIDS_MAX)
         if self.way is Way.PLAIN:
             sandbox.tmp = self._base / "tmp" / spec.id
             sandbox.tmp.mkdir(parents=True, mode=0o700)

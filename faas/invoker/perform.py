@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from faas.invoker.run import Run
 from faas.invoker.session import Session
 from faas.model.errors import EngineUnavailable, FaasError, NoCapacity
+from faas.pool.entities import THREADS_BESIDE_CALLS
 from faas.pool.messages import (
     Abort,
     Bind,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 MB = 1024 * 1024
 SANDBOX_BASE_BYTES = 96 * MB  # beside its instances: zygote 32 MB, /tmp 64 MB
+SANDBOX_BASE_PIDS = 512  # beside the threads its instances need: what functions start themselves
 GENERIC_BYTES = 512 * MB
 
 
@@ -241,10 +243,11 @@ class Performer:
         version = self._owner.versions.get(session.key)
         if version is None:
             return
-        limit = memory_mb * MB + SANDBOX_BASE_BYTES
-        instances = max(1, memory_mb // version.manifest.memory_mb)  # a zygote alone has work, too
+        manifest, limit = version.manifest, memory_mb * MB + SANDBOX_BASE_BYTES
+        instances = max(1, memory_mb // manifest.memory_mb)  # a zygote alone has work, too
+        pids = SANDBOX_BASE_PIDS + instances * (manifest.concurrency + THREADS_BESIDE_CALLS)
         try:
-            await self._owner.engine.resize(sandbox, limit, instances * (version.manifest.cpus or 0.0), share)
+            await self._owner.engine.resize(sandbox, limit, instances * (manifest.cpus or 0.0), share, pids)
         except EngineUnavailable as error:
             if sandbox in self._owner.sessions:
                 log.warning("sandbox %s: its limits were not set: %s", sandbox, error)

@@ -12,6 +12,7 @@ from faas.pool.scaling import smoothed
 from faas.pool.states import INSTANCE_MOVES, SANDBOX_MOVES, IllegalTransition, InstanceState, SandboxState
 
 QUIET_TICKS = 3  # before a function that finishes nothing counts as slow
+THREADS_BESIDE_CALLS = 2  # of an instance that serves in threads: one reads frames, one has an event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class PoolConfig:
     memory_budget_mb: int
     sandbox_overhead_mb: int = 24  # what an empty sandbox holds: zygote and the engine's shim
     sandbox_slots_max: int = 100
+    sandbox_threads_max: int = 3_500  # of all instances together, at full concurrency
     queue_depth_max: int = 100  # calls of one function waiting beyond those an instance is starting for
     queue_wait_ns: int = 10_000_000_000
     boot_limit_ns: int = 60_000_000_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from faas.model.invocation import StartKind
 from faas.pool import eviction
-from faas.pool.entities import Function, Instance, Sandbox
+from faas.pool.entities import THREADS_BESIDE_CALLS, Function, Instance, Sandbox
 from faas.pool.messages import Bind, Boot, Flavour, Fork, Resize
 from faas.pool.scaling import BUSY_MIN, instances_wanted
 from faas.pool.states import SandboxState
@@ -64,7 +64,10 @@ def instances_short(pool: Pool, function: Function) -> int:
 
 
 def slots(pool: Pool, function: Function) -> int:
-    return min(pool.config.sandbox_slots_max, function.spec.max_instances)
+    """How many instances a sandbox of this function may have, for their number and for their threads; at least 1."""
+    config, spec = pool.config, function.spec
+    threads = config.sandbox_threads_max // (spec.concurrency + THREADS_BESIDE_CALLS)
+    return max(1, min(config.sandbox_slots_max, spec.max_instances, threads))
 
 
 def fork_into_own(pool: Pool, function: Function, need: int, now: int) -> int:

@@ -157,6 +157,7 @@ class FakeEngine:
         self.sizes: dict[str, int] = {}
         self.shares: dict[str, float] = {}
         self.cpus: dict[str, float] = {}
+        self.pids: dict[str, int] = {}
         self.memory: dict[str, int] = {}
         self.ooms: dict[str, int] = {}
         self.boot_error: Exception | None = None
@@ -178,10 +179,13 @@ class FakeEngine:
         if task is not None:
             await asyncio.wait([task])
 
-    async def resize(self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0) -> None:
+    async def resize(
+        self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0
+    ) -> None:
         self.sizes[sandbox_id] = memory_bytes
         self.shares[sandbox_id] = share or cpu_share(memory_bytes // 2**20)
         self.cpus[sandbox_id] = cpus
+        self.pids[sandbox_id] = pids
 
     async def freeze(self, sandbox_id: str) -> None:
         self._living(sandbox_id).running.clear()

@@ -272,23 +272,29 @@ async def test_what_users_count_on_works(engine: AnyEngine, boot: Boot) -> None:
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 
-@limited
+FORK_BOMB = """
+    import os, time
+    children = 0
+    try:
+        while children < 5000:
+            if os.fork() == 0:
+                time.sleep(3600)
+            children += 1
+    except BlockingIOError:
+        pass
+    answer = children
+"""
+
+
+@pytest.mark.parametrize("engine", [*LIMITED, "docker+api"], indirect=True)
 async def test_a_fork_bomb_ends_at_the_limit(engine: AnyEngine, boot: Boot) -> None:
     probe = await boot(memory_bytes=768 * MB)
-    source = """
-        import os, time
-        children = 0
-        try:
-            while children < 5000:
-                if os.fork() == 0:
-                    time.sleep(3600)
-                children += 1
-        except BlockingIOError:
-            pass
-        answer = children
-    """
-    children = await probe.ask(source)
-    assert PIDS_MAX - 20 < children < PIDS_MAX
+    instance = await probe.instance()
+    assert PIDS_MAX - 20 < await probe.ask(FORK_BOMB, instance) < PIDS_MAX
+    await engine.resize(probe.id, 768 * MB, pids=PIDS_MAX + 100)
+    assert 90 < await probe.ask(FORK_BOMB, instance) <= 100
+    await engine.resize(probe.id, 768 * MB)
+    assert await probe.ask(FORK_BOMB, instance) == 0
     await engine.remove(probe.id)
     assert remains(engine) == []
 

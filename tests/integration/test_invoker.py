@@ -126,7 +126,7 @@ async def test_the_zygote_is_told_whose_it_is(tmp_path: Path) -> None:
         assert n.engine.sizes[n.only_sandbox().spec.id] > 256_000_000
 
 
-async def test_cpus_are_a_limit_for_each_instance_and_the_weight_is_memorys(tmp_path: Path) -> None:
+async def test_limits_follow_the_number_of_instances_and_the_weight_is_memorys(tmp_path: Path) -> None:
     go = asyncio.Event()
 
     async def wait(instance: FakeInstance, call: str, payload: bytes) -> None:
@@ -135,12 +135,13 @@ async def test_cpus_are_a_limit_for_each_instance_and_the_weight_is_memorys(tmp_
 
     async with node(tmp_path, wait) as n, asyncio.TaskGroup() as group:
         for _ in range(3):
-            group.create_task(n.call(cpus=0.5, memory_mb=256))
+            group.create_task(n.call(cpus=0.5, memory_mb=256, concurrency=1))
         while sum(len(each.instances) for each in n.engine.sandboxes.values()) < 3:
             await asyncio.sleep(0.005)
         sandbox = n.only_sandbox().spec.id
         assert n.engine.cpus[sandbox] == 1.5
         assert n.engine.shares[sandbox] == cpu_share(256, instances=3)
+        assert n.engine.pids[sandbox] == 512 + 3 * (1 + 2)
         go.set()
     async with node(tmp_path) as n:
         await n.call()

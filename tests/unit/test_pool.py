@@ -151,6 +151,23 @@ def test_a_sandbox_with_no_slot_left_is_joined_by_another() -> None:
     assert len(bind.instances) == 1
 
 
+def test_a_sandbox_takes_no_more_instances_than_its_threads_have_room_for() -> None:
+    d = Driver(sandbox_threads_max=100, wait_goal_ns=0)
+    busy = spec(concurrency=40)
+    d.generic(busy)
+    for n in range(81):
+        d(Submit(f"c{n}", busy))
+    assert [len(each.instances) for each in d.pool.sandboxes.values() if each.instances] == [2]
+    assert any(each.state is SandboxState.BOOTING for each in d.pool.sandboxes.values())
+
+
+def test_one_instance_fits_whatever_its_concurrency() -> None:
+    d = Driver(sandbox_threads_max=100)
+    wide = spec(concurrency=1000)
+    d.generic(wide)
+    assert len(only(Bind, d(Submit("a", wide))).instances) == 1
+
+
 def test_the_functions_own_limit_is_answered_with_429() -> None:
     d = Driver(queue_depth_max=2)
     limited = spec(max_instances=1)
