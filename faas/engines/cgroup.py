@@ -128,10 +128,12 @@ class Cgroup:
     # -- stopping and ending it -------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """SIGKILL everything in the group; a fork bomb can't outrun it, since pids.max is already used up.
+        """SIGKILL everything in the group, once nothing in it can fork any more: neither a bomb nor a chain outruns it.
 
         Frozen processes, too: v1's freezer keeps the signal from them, so they are thawed, and die of it at once.
         """
+        with contextlib.suppress(KeyError, OSError):
+            _write(self.paths["pids"] / "pids.max", 0)
         if not self._kill_at_once():
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_GROUPS_WAIT_S = 0.5
+_LOOK_AGAIN_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,43 @@ def tree(root: int) -> Iterator[Seen]:
             parents = _parents() if parents is None else parents
             below = parents.get(pid, [])
         ahead += below
+
+
+def end_groups_below(root: int, pidfd: int) -> None:
+    """Stop ``root``, which is where orphans go, and SIGKILL the process groups of its children, its own excepted.
+
+    While it is stopped it reaps nobody, so each child, though it be dead, keeps its number and its group, and whatever
+    forks on and on in that group ends with it, however fast it is. (What moves to another group at each fork may be
+    faster.) Blocks until no child in a group of its own runs, or for ``_GROUPS_WAIT_S``. ``pidfd`` stands for ``root``.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        own = os.getpgid(root)
+        end = time.monotonic() + _GROUPS_WAIT_S
+        while time.monotonic() < end:
+            signal.pidfd_send_signal(pidfd, 0)  # it is still there
+            if (seen := look(root)) is not None and seen.runs:
+                time.sleep(_LOOK_AGAIN_S)
+                continue
+            apart = {child: group for child in children(root) if (group := _group(child)) not in (0, own)}
+            for group in set(apart.values()):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, signal.SIGKILL)
+            if not any((seen := look(child)) is not None and not seen.ended for child in apart):
+                return
+
+
+def _group(pid: int) -> int:
+    """0 when there is no such process."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def children(pid: int) -> list[int]:
+    below = _children(pid)
+    return _parents().get(pid, []) if below is None else below
 
 
 def _children(pid: int) -> list[int] | None:

@@ -1,9 +1,10 @@
 """Sandboxes as processes, for machines without a container engine: bubblewrap's namespaces, or plain children.
 
 Contract beyond the port's: ``isolation`` says aloud what the chosen way does and does not keep apart. Sandboxes die
-with the node, however it dies (parent-death signal), as far as the kernel lets that be; what still outlives it is found
-by its mark or by its control group, and killed when the node starts again. Nothing else is ever
-signalled: a process is opened (pidfd) before its mark is read, so no reused pid can be hit.
+with the node, however it dies (parent-death signal), as far as the kernel lets that be: of plain children the zygote
+ends what it has forked. What still outlives the node is found by its mark or by its control group, and killed when the
+node starts again. Nothing else is ever signalled: a process is opened (pidfd) before its mark is read, so no reused pid
+can be hit.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ class ProcessEngine:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
             return
+        if self.way is Way.PLAIN and sandbox.group is None and sandbox.first_pidfd >= 0:
+            await asyncio.to_thread(proc.end_groups_below, sandbox.first_pid, sandbox.first_pidfd)
         self._kill(sandbox)
         if sandbox.process is not None:
             try:

@@ -6,7 +6,8 @@ One loop waits on the node's control connection, on the end of children (SIGCHLD
 pipes of the instances. INIT makes the zygote the user's function, once and for ever; FORK makes instances, each of
 which never comes back into this file; a child that has ended is cleared away completely (its process group, its
 orphans, its output, its TMPDIR) before EXITED tells the node, so that EXITED means gone. Without the node there is no
-reason to live: when the control connection is lost, everything is killed.
+reason to live: when the control connection is lost, everything is killed. If the node dies, the kernel kills a zygote
+that has nothing to clear away; any other gets SIGTERM and ends what it has forked, whose orphans would be nobody's.
 
 The user's code runs in this process while it is imported. It may leave signal handlers, threads, children and open
 files behind; what must not be is that a child forked by it speaks to the node, hence ``_after_user_fork``.
@@ -26,6 +27,7 @@ from _signal import (  # type: ignore[import-not-found]
     SIG_IGN,
     SIGCHLD,
     SIGINT,
+    SIGKILL,
     SIGTERM,
     getsignal,
     set_wakeup_fd,
@@ -88,6 +90,7 @@ class Zygote:
         self._draining = False
         self._recalls = False  # invocations can be taken back from instances
         self._forking = False
+        self._minding = False  # there is something to clear away when the node dies
         self._instance: Instance | None = None
 
     def run(self) -> None:
@@ -221,7 +224,13 @@ class Zygote:
             handler = getsignal(number)
             self._user_signals[number] = SIG_DFL if handler is self._armed[number] else handler
         self._arm()
+        self._mind(bool(reaper.children()))
         return info
+
+    def _mind(self, minding: bool) -> None:
+        if minding is not self._minding:
+            self._minding = minding
+            process.die_with_node(SIGTERM if minding else SIGKILL)
 
     def _arm(self) -> None:
         signal(SIGCHLD, lambda *_: None)
@@ -237,6 +246,7 @@ class Zygote:
             self._send(codec.encode(codec.EXITED, instance_id, EXIT_NO_FORK, None, 0, 0))
             return
         spare, self._spare = self._spare, None
+        self._mind(True)  # a spare alone is nothing to mind: it sleeps, and dies with its zygote
         if spare is not None and spare.door is not None and spare.door.tell(instance_id):
             spare.id, spare.door = instance_id, None
         else:
@@ -385,6 +395,8 @@ class Zygote:
         if not child.id:
             return
         self._fork_ahead = True
+        if not self._children:
+            self._mind(bool(reaper.children()))
         process.remove_tree(f"{self._tmp}/{child.id}")
         exited = os.WIFEXITED(status)
         self._send(
@@ -403,10 +415,12 @@ class Zygote:
         for child in self._children.values():
             reaper.kill(child.pid)
             reaper.kill_group(child.pid)
-        reaper.sweep(set())
+        outrun = not reaper.sweep(set())
         for child in self._children.values():
             if child.id:
                 process.remove_tree(f"{self._tmp}/{child.id}")
+        if outrun:
+            reaper.end_group()
         os._exit(code)
 
 

@@ -30,6 +30,12 @@ def protect_zygote() -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def die_with_node(signal: int) -> None:
+    """What the kernel sends the zygote when the node has died. PID 1 of a container ends with its container."""
+    if os.getpid() != 1:
+        _prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
 def limit_stacks() -> None:
     """Of threads that Python code starts; a function may ask for more (``threading.stack_size``)."""
     _thread.stack_size(THREAD_STACK_BYTES)

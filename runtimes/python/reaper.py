@@ -21,11 +21,28 @@ def kill(pid: int, signal: int = _SIGKILL) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """The process group that instance ``pid`` leads: at once, so that a fork bomb in it has no way out."""
+    """The process group ``pid``: at once, so that a fork bomb in it has no way out."""
     try:
         os.killpg(pid, _SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def kill_with_group(pid: int) -> None:
+    """A child, dead or not, and its process group, if that is not ours: what forks on and on in it has no way out."""
+    try:
+        group = os.getpgid(pid)
+    except OSError:
+        group = 0
+    if group > 1 and group != os.getpgrp():
+        kill_group(group)
+    kill(pid)
+
+
+def end_group() -> None:
+    """Our own process group, this process included, if it is ours alone."""
+    if os.getpgrp() == os.getpid():
+        kill_group(os.getpid())
 
 
 def ended() -> int | None:
@@ -78,7 +95,7 @@ def _belongs(pid: int, live: set[int]) -> bool:
 
 def _finish(pids: list[int]) -> None:
     for pid in pids:
-        kill(pid)
+        kill_with_group(pid)
     until = time.monotonic() + WAIT_S
     left = set(pids)
     while left and time.monotonic() < until:
