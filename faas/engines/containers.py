@@ -30,6 +30,10 @@ from faas.ports import SandboxSpec
 _LOG_LINES = 40
 
 
+class ImageGone(EngineUnavailable):
+    """Somebody has removed it; it can be made again."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """``pid``: its first process on the host of the engine, 0 when it has ended."""
@@ -62,9 +66,7 @@ class Containers:
                 host_config=self._host_config(spec, network),
             )
         except docker.errors.ImageNotFound:
-            raise EngineUnavailable(
-                f"the image {image} is gone from the engine: run `faas runtime build python`"
-            ) from None
+            raise ImageGone(f"the image {image} is gone from the engine: run `faas runtime build python`") from None
         container = str(created["Id"])
         self.api.start(container)
         return self.state(container)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from faas.engines import cgroup, freezer, image, proc
-from faas.engines.containers import Containers, State, container_name
+from faas.engines.containers import Containers, ImageGone, State, container_name
 from faas.engines.docker_client import connect, translated
 from faas.engines.egress import EgressNetwork
 from faas.engines.freezer import AskedFreezer, Freezer, GroupFreezer
@@ -232,7 +232,12 @@ class DockerEngine:
         network = await self._network(spec.network)
         async with self._limit:
             create = self._containers.create_and_start
-            state = await self._thread(create, self._image, spec, sandbox.uid, network)
+            try:
+                state = await self._thread(create, self._image, spec, sandbox.uid, network)
+            except ImageGone as error:
+                log.warning("%s; making it again", error.message.partition(":")[0])
+                self._image = (await self._thread(image.build, self._progress)).tag
+                state = await self._thread(create, self._image, spec, sandbox.uid, network)
             self._take_hold(sandbox, state)
             if self._egress is not None and spec.network == "egress":
                 await self._thread(self._egress.isolate_ports)

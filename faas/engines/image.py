@@ -5,6 +5,10 @@ Two layers of images, so that a change in ``runtimes/python`` costs a second and
 - ``faas-base-python:HASH``: an interpreter with its whole standard library, compiled. From the registry's
   ``python:3.11-slim`` where a registry answers, else from Debian packages (``faas.engines.debian``).
 - ``faas-runtime-python:HASH``: that, plus ``/opt/faas/runtime``.
+
+A new runtime image takes the place of older ones: those go that no container uses and that were made more than a day
+ago. A node of another release may have no sandbox just then; it makes its image again when it needs it, and the day
+spares it that as long as images change quickly.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import hashlib
 import os
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +42,7 @@ BASE = "faas-base-python"
 RUNTIME = "faas-runtime-python"
 _PULL_STALL_S = 20
 _BUILD_TIMEOUT_S = 600
+_SPARED_S = 24 * 3600
 
 Progress = Callable[[str], None]
 
@@ -104,7 +110,27 @@ def _build(client: docker.APIClient, progress: Progress, force: bool, registry_i
     made = _inspect(client, tag)
     if made is None:
         raise EngineUnavailable(f"the engine built {tag} but does not have it: is something else removing images?")
+    removed = _prune(client, made["Id"])
+    if removed:
+        progress(f"removed older runtime images that no container uses: {', '.join(removed)}")
     return _built(tag, made, fresh=True)
+
+
+def _prune(client: docker.APIClient, newest: str) -> list[str]:
+    """Remove the tags of runtime images other than ``newest``, as far as they are old and not in use; which ones."""
+    removed: list[str] = []
+    with contextlib.suppress(docker.errors.APIError):
+        used = {newest, *(each["ImageID"] for each in client.containers(all=True))}
+        before_s = time.time() - _SPARED_S
+        for found in client.images(RUNTIME):
+            if found["Id"] in used or found["Created"] > before_s:
+                continue
+            for tag in found["RepoTags"] or []:
+                if tag.startswith(f"{RUNTIME}:"):
+                    with contextlib.suppress(docker.errors.APIError):  # a container has taken it meanwhile
+                        client.remove_image(tag)
+                        removed.append(tag)
+    return removed
 
 
 @contextlib.contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -14,6 +18,7 @@ from faas.engines import debian, image
 from faas.engines.docker_client import connect
 from faas.engines.runtime_tree import SOURCE
 from faas.model.errors import EngineUnavailable
+from tests.contract.conftest import AnyEngine, Boot, make_engine
 from tests.contract.registry import serving
 
 # Not in the image on purpose: another system's, a display's, or installers (a sandbox installs nothing).
@@ -125,6 +130,60 @@ for top in ("/usr", "/etc", "/opt", "/var", "/root"):
                 answer.append(os.path.join(at, name))
 """
     assert run(client, built.tag, powers) == []
+
+
+def test_a_new_one_takes_the_place_of_old_ones_that_nobody_uses(
+    client: docker.APIClient, here: image.Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under names of this test's own, on the base that is there; images differ by a label, as releases do by files."""
+    repository = f"faas-test-old-{secrets.token_hex(4)}"
+    monkeypatch.setattr(image, "RUNTIME", repository)
+    container = ""
+
+    def older(tag: str) -> None:
+        recipe = io.BytesIO(f"FROM {here.tag}\nLABEL made.for={repository}-{tag}\n".encode())
+        for event in client.build(fileobj=recipe, tag=f"{repository}:{tag}", rm=True, decode=True):
+            assert "error" not in event, event
+
+    def tags() -> set[str]:
+        return {tag.rpartition(":")[2] for each in client.images(repository) for tag in each["RepoTags"]}
+
+    try:
+        for tag in ("used", "unused"):
+            older(tag)
+        container = client.create_container(f"{repository}:used", entrypoint=["true"])["Id"]
+        new = image.runtime_tag().rpartition(":")[2]
+        heard: list[str] = []
+        assert image.build(heard.append, client=client).fresh
+        assert tags() == {"used", "unused", new}, "they are from today, and somebody may be about to use them"
+        client.remove_image(f"{repository}:{new}")
+        monkeypatch.setattr(image, "_SPARED_S", -60)
+        assert image.build(heard.append, client=client).fresh
+        assert tags() == {"used", new}
+        assert heard[-1] == f"removed older runtime images that no container uses: {repository}:unused"
+        assert image.build(client=client).tag == f"{repository}:{new}"
+    finally:
+        if container:
+            client.remove_container(container, force=True)
+        for tag in tags():
+            client.remove_image(f"{repository}:{tag}", force=True)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+async def test_a_node_whose_image_was_removed_makes_it_again(
+    engine: AnyEngine, boot: Boot, home: Path, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "RUNTIME", f"faas-test-gone-{secrets.token_hex(4)}")
+    robbed = make_engine("docker", "node-2", home)
+    await robbed.start()
+    try:
+        client.remove_image(image.runtime_tag())
+        probes = await asyncio.gather(boot(on=robbed), boot(on=robbed))
+        assert [await probe.ask("answer = 1") for probe in probes] == [1, 1]
+    finally:
+        await robbed.close()
+        client.remove_image(image.runtime_tag(), force=True)
 
 
 def test_from_a_registry(client: docker.APIClient, here: image.Built, scratch_names: None) -> None:
