@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from faas.engines import cgroup, freezer, image, proc
 from faas.engines.containers import Containers, ImageGone, State, container_name
 from faas.engines.docker_client import connect, translated
 from faas.engines.egress import EgressNetwork
-from faas.engines.freezer import AskedFreezer, Freezer, GroupFreezer
+from faas.engines.freezer import AskedFreezer, Freezer, Freezing, GroupFreezer
 from faas.engines.identity import STORE_MOUNT, Uids, hand_over, home_hash
 from faas.engines.watch import Watch
 from faas.model.errors import EngineUnavailable
@@ -50,7 +50,7 @@ class _Sandbox:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class DockerEngine:
+class DockerEngine(Freezing):
     """``faas.ports.Engine`` on the engine at ``DOCKER_HOST`` (a unix socket), default ``/var/run/docker.sock``.
 
     ``store`` is mounted read-only into every sandbox; ``oci_runtime`` names another runtime the engine knows, "runsc"
@@ -155,17 +155,10 @@ class DockerEngine:
                 return
         await self._thread(self._containers.update, sandbox.container, memory_bytes, cpus, weight, pids)
 
-    async def freeze(self, sandbox_id: str) -> None:
-        sandbox = self._living(sandbox_id)
-        assert sandbox.freezer is not None
-        with freezer.translated(sandbox_id):
-            await sandbox.freezer.freeze()
-
-    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
-        sandbox = self._living(sandbox_id)
-        assert sandbox.freezer is not None
-        with freezer.translated(sandbox_id):
-            return sandbox.freezer.thaw()
+    def freezer_of(self, sandbox_id: str) -> Freezer:
+        found = self._living(sandbox_id).freezer
+        assert found is not None
+        return found
 
     async def memory_bytes(self, sandbox_id: str) -> int:
         sandbox = self._sandboxes.get(sandbox_id)

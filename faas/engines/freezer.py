@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
@@ -40,6 +41,22 @@ class Freezer(Protocol):
     def thaw(self) -> Awaitable[None] | None: ...
 
     def release(self) -> None: ...
+
+
+class Freezing(ABC):
+    """``freeze`` and ``thaw`` of ``faas.ports.Parking``, for engines that have a freezer for each sandbox."""
+
+    @abstractmethod
+    def freezer_of(self, sandbox_id: str) -> Freezer:
+        """Raises ``EngineUnavailable`` when there is no such sandbox."""
+
+    async def freeze(self, sandbox_id: str) -> None:
+        with translated(sandbox_id):
+            await self.freezer_of(sandbox_id).freeze()
+
+    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
+        with translated(sandbox_id):
+            return self.freezer_of(sandbox_id).thaw()
 
 
 class GroupFreezer:

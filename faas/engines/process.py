@@ -18,13 +18,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from faas.engines import cgroup, freezer, marked, proc, seccomp
 from faas.engines.bubblewrap import Command, Machine, Way, command, interpreter, missing, sentence
-from faas.engines.freezer import Freezer, GroupFreezer, SignalFreezer
+from faas.engines.freezer import Freezer, Freezing, GroupFreezer, SignalFreezer
 from faas.engines.identity import PIDS_MAX, STORE_MOUNT, ZYGOTE, Uids, hand_over, home_hash
 from faas.engines.runtime_tree import cached_tree
 from faas.engines.watch import collect
@@ -56,7 +55,7 @@ class _Sandbox:
     output: bytearray = field(default_factory=bytearray)
 
 
-class ProcessEngine:
+class ProcessEngine(Freezing):
     """``faas.ports.Engine`` without a container engine. ``way`` "auto" takes the best that works here.
 
     ``cgroups`` False makes no control groups, as where the node may not: no limits, and sandboxes stopped by signal.
@@ -144,17 +143,10 @@ class ProcessEngine:
             except OSError as error:
                 raise EngineUnavailable(f"the sandbox {sandbox_id} could not be resized: {error}") from error
 
-    async def freeze(self, sandbox_id: str) -> None:
-        sandbox = self._living(sandbox_id)
-        assert sandbox.freezer is not None
-        with freezer.translated(sandbox_id):
-            await sandbox.freezer.freeze()
-
-    def thaw(self, sandbox_id: str) -> Awaitable[None] | None:
-        sandbox = self._living(sandbox_id)
-        assert sandbox.freezer is not None
-        with freezer.translated(sandbox_id):
-            return sandbox.freezer.thaw()
+    def freezer_of(self, sandbox_id: str) -> Freezer:
+        found = self._living(sandbox_id).freezer
+        assert found is not None
+        return found
 
     async def memory_bytes(self, sandbox_id: str) -> int:
         sandbox = self._sandboxes.get(sandbox_id)
