@@ -1,4 +1,4 @@
-"""Engines for the contract suites, all of them real.
+"""Engines and stores for the contract suites, all of them real.
 
 Parts that are missing are a failure when CI is set and a skip with the reason otherwise (``need``).
 """
@@ -20,7 +20,9 @@ from faas.engines.process import ProcessEngine
 from faas.engines.select import probe_docker
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec
+from faas.stores.redis_client import Client
 from tests.contract.sandboxes import MB, Dialled, Probe, bind, new_id, write_probe
+from tests.contract.valkeys import emptied, running_valkey
 
 AnyEngine = DockerEngine | ProcessEngine
 Boot = Callable[..., Awaitable[Probe]]
@@ -131,3 +133,17 @@ async def boot(engine: AnyEngine, home: Path) -> AsyncIterator[Boot]:
     yield one
     for each in dialled:
         await each.close()
+
+
+@pytest.fixture(scope="module")
+def valkey_url() -> Iterator[str]:
+    """A Valkey for one test module."""
+    with running_valkey() as url:
+        yield url
+
+
+@pytest.fixture
+async def client(valkey_url: str) -> AsyncIterator[Client]:
+    """Of that Valkey, with nothing in it."""
+    async with emptied(valkey_url) as found:
+        yield found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,25 +16,12 @@ from faas.ports import Ledger, RecordStore
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.memory import MemoryLedger
 from faas.stores.redis_client import Client
-from tests.contract.valkeys import emptied, running_valkey
 from tests.usage_samples import HOUR_MS, NOON_MS, make_entry, make_record, numbered
 
 pytestmark = pytest.mark.anyio
 
 ALWAYS = (0, NOON_MS * 2)
 DAY_MS = 24 * HOUR_MS
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @pytest.fixture(params=["memory", "valkey"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 from typing import Any
 
@@ -24,23 +23,11 @@ from faas.stores.memory import MemoryLedger
 from faas.stores.redis_client import Client, connect
 from faas.stores.segments import frame
 from tests.contract.test_ledger import ALWAYS, DAY_MS, mixed, rows
-from tests.contract.valkeys import emptied, running_valkey
+from tests.contract.valkeys import emptied
 from tests.property.test_ledger_sums import records as any_records
 from tests.usage_samples import HOUR_MS, NOON_MS, make_record, numbered
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @settings(max_examples=15, deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -11,22 +10,9 @@ from faas.model.errors import NotFound
 from faas.stores.keys import RedisKeyStore
 from faas.stores.memory import MemoryKeyStore
 from faas.stores.redis_client import Client, connect
-from tests.contract.valkeys import emptied, running_valkey
 from tests.usage_samples import NOON_MS, FixedClock
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @pytest.fixture(params=["memory", "valkey"])

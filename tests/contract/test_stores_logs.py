@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -12,24 +12,12 @@ from faas.ports import LogLine
 from faas.stores.logs import LINE_CHARS_MAX, RedisLogSink
 from faas.stores.memory import MemoryLogSink
 from faas.stores.redis_client import Client, connect
-from tests.contract.valkeys import closing, emptied, running_valkey
+from tests.contract.valkeys import closing
 from tests.usage_samples import NOON_MS, FixedClock
 
 pytestmark = pytest.mark.anyio
 
 Sink = MemoryLogSink | RedisLogSink
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -15,24 +14,12 @@ from faas.ports import Registry
 from faas.stores.memory import MemoryRegistry
 from faas.stores.redis_client import Client, connect
 from faas.stores.registry import ANY, RedisRegistry
-from tests.contract.valkeys import closing, emptied, running_valkey
+from tests.contract.valkeys import closing
 
 pytestmark = pytest.mark.anyio
 
 BUNDLE = hashlib.sha256(b"bundle").hexdigest()
 LOCK = hashlib.sha256(b"lock").hexdigest()
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @pytest.fixture(params=["memory", "valkey"])
