@@ -122,7 +122,7 @@ class Probe:
         await instance.send(INVOKE, "0" * 32, 2**62, "direct", 1, "application/json", "", None, payload)
         frame = await instance.until(RESULT, ERROR)
         assert frame[0] == RESULT, frame
-        return json.loads(frame[6])
+        return json.loads(frame[-1])
 
 
 def write_probe(store: Path, name: str) -> str:
