@@ -19,7 +19,7 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Manifest
 from faas.pool.entities import PoolConfig
-from faas.ports import Entry, LogLine, cpu_share
+from faas.ports import Entry, LogLine
 from faas.testing.sandbox import Answer, FakeEngine, FakeInstance, FakeSandbox, Peer, echo
 from faas.wire import Chunk, Error, Exited, Frame, Hello, Log, Result, Stream
 
@@ -126,7 +126,7 @@ async def test_the_zygote_is_told_whose_it_is(tmp_path: Path) -> None:
         assert n.engine.sizes[n.only_sandbox().spec.id] > 256_000_000
 
 
-async def test_limits_follow_the_number_of_instances_and_the_weight_is_memorys(tmp_path: Path) -> None:
+async def test_limits_follow_the_number_of_instances_and_the_weight_is_the_namespaces(tmp_path: Path) -> None:
     go = asyncio.Event()
 
     async def wait(instance: FakeInstance, call: str, payload: bytes) -> None:
@@ -140,7 +140,7 @@ async def test_limits_follow_the_number_of_instances_and_the_weight_is_memorys(t
             await asyncio.sleep(0.005)
         sandbox = n.only_sandbox().spec.id
         assert n.engine.cpus[sandbox] == 1.5
-        assert n.engine.shares[sandbox] == cpu_share(256, instances=3)
+        assert n.engine.shares[sandbox] == 1.0, "the only one of its namespace"
         assert n.engine.pids[sandbox] == 512 + 3 * (1 + 2)
         go.set()
     async with node(tmp_path) as n:
