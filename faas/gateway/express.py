@@ -206,6 +206,15 @@ class ExpressProtocol(HttpToolsProtocol):
         self._call = call
         self.cycle = cast("RequestResponseCycle", call)
         self.calls.express.add(call)
+        if self.calls.turnstile.free(self.loop):
+            self._submit(call)
+        else:
+            self.calls.turnstile.wait(plain.target.version.namespace, partial(self._submit, call))
+
+    def _submit(self, call: Express) -> None:
+        if call.disconnected:  # while it waited for its turn
+            return
+        plain = call.plain
         try:
             call.handle = self.calls.submit(plain.target.version, call.call, call)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a clean 500 and a log line

@@ -30,6 +30,7 @@ from faas.gateway.headers import Headers, trace_parent
 from faas.gateway.plain import Names, Plain, PlainCalls, http_request
 from faas.gateway.problems import log, problem
 from faas.gateway.services import Services
+from faas.gateway.turnstile import Turnstile
 from faas.gateway.watch import Flight, Watch
 from faas.model.errors import (
     FaasError,
@@ -81,6 +82,7 @@ class Invocations:
         self._random_bits = random.getrandbits
         self.watch = Watch(services.limits.body_wait_s)
         self.express: set[object] = set()  # calls in flight that are served without ASGI
+        self.turnstile = Turnstile()
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, segment: bytes | None) -> None:
