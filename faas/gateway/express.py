@@ -206,10 +206,11 @@ class ExpressProtocol(HttpToolsProtocol):
         self._call = call
         self.cycle = cast("RequestResponseCycle", call)
         self.calls.express.add(call)
-        if self.calls.turnstile.free(self.loop):
+        turnstile, namespace = self.calls.turnstile, plain.target.version.namespace
+        if turnstile.free(namespace, self.loop):
             self._submit(call)
         else:
-            self.calls.turnstile.wait(plain.target.version.namespace, partial(self._submit, call))
+            turnstile.wait(namespace, partial(self._submit, call))
 
     def _submit(self, call: Express) -> None:
         if call.disconnected:  # while it waited for its turn

@@ -6,21 +6,30 @@ import asyncio
 
 import pytest
 
-from faas.gateway.turnstile import Turnstile
+from faas.gateway.turnstile import MIXED_TURNS, Turnstile
 
 pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Notes in which turn of the loop each call began."""
+    """Notes in which turn of the loop each call began. Unless ``alone``, another namespace has just called."""
 
-    def __init__(self, per_turn: int) -> None:
+    def __init__(self, per_turn: int, *, alone: bool = False) -> None:
         self.turnstile = Turnstile(per_turn)
         self.loop = asyncio.get_running_loop()
         self.begun: list[str] = []
+        if not alone:
+            assert self.turnstile.free("z", self.loop)
+
+    @classmethod
+    async def quiet(cls, per_turn: int) -> Gate:
+        """When that call is over."""
+        gate = cls(per_turn)
+        await gate.turn()
+        return gate
 
     def ask(self, call: str) -> None:
-        if self.turnstile.free(self.loop):
+        if self.turnstile.free(call[0], self.loop):
             self.begun.append(call)
         else:
             self.turnstile.wait(call[0], lambda: self.begun.append(call))
@@ -33,7 +42,7 @@ class Gate:
 
 
 async def test_who_comes_alone_never_waits() -> None:
-    gate = Gate(2)
+    gate = await Gate.quiet(2)
     for number in range(5):
         gate.ask(f"a{number}")
         assert await gate.turn() == [f"a{number}"]
@@ -41,7 +50,7 @@ async def test_who_comes_alone_never_waits() -> None:
 
 
 async def test_a_turn_takes_so_many_and_the_rest_in_order() -> None:
-    gate = Gate(3)
+    gate = await Gate.quiet(3)
     for number in range(8):
         gate.ask(f"a{number}")
     assert len(gate.turnstile) == 5
@@ -49,7 +58,7 @@ async def test_a_turn_takes_so_many_and_the_rest_in_order() -> None:
 
 
 async def test_a_namespace_that_asks_seldom_is_next() -> None:
-    gate = Gate(2)
+    gate = await Gate.quiet(2)
     for number in range(20):
         gate.ask(f"a{number}")
     assert await gate.turn() == ["a0", "a1", "a2", "a3"]
@@ -61,7 +70,7 @@ async def test_a_namespace_that_asks_seldom_is_next() -> None:
 
 
 async def test_nobody_overtakes_those_who_wait() -> None:
-    gate = Gate(1)
+    gate = await Gate.quiet(1)
     gate.ask("a0")
     gate.ask("a1")
     gate.ask("a2")
@@ -69,3 +78,22 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     gate.ask("a3")
     assert await gate.turn() == ["a2"]
     assert await gate.turn() == ["a3"]
+
+
+async def test_a_namespace_that_has_the_node_to_itself_never_waits() -> None:
+    gate = Gate(2, alone=True)
+    for number in range(20):
+        gate.ask(f"a{number}")
+    assert len(await gate.turn()) == 20
+    gate.ask("b0")
+    for number in range(20):
+        gate.ask(f"a{number}")
+    assert len(gate.turnstile) == 19
+    for _ in range(MIXED_TURNS + 1):
+        gate.ask("a-steady")
+        await gate.turn()
+    await gate.turn()
+    gate.begun.clear()
+    for number in range(20):
+        gate.ask(f"a{number}")
+    assert len(gate.begun) == 20
