@@ -49,6 +49,7 @@ from faas.pool.messages import (
     Forget,
     FunctionSpec,
     InitFailed,
+    Limit,
     Prefetch,
     Prepare,
     Reject,
@@ -249,6 +250,10 @@ class Invoker:
             if (version.namespace, version.name) == (namespace, name) and version.version != keep:
                 self.apply(Forget(key))
 
+    def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
+        """Hold a namespace to these limits from now on; None = what the configuration has for all."""
+        self.apply(Limit(namespace, calls_max, memory_mb_max))
+
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return describe(self.pool, self.versions, namespace, name, self._now_ns())
 
@@ -265,6 +270,7 @@ class Invoker:
             spec = self._specs[key] = FunctionSpec(
                 key=key,
                 label=version.label,
+                namespace=version.namespace,
                 flavour=Flavour(manifest.runtime, manifest.network),
                 memory_mb=manifest.memory_mb,
                 max_instances=manifest.max_instances,

@@ -105,8 +105,8 @@ class Throttled(FaasError):
     code = "throttled"
     fault = Fault.CALLER
 
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after_s: int = 1, **details: Any) -> None:
+        super().__init__(message, **details)
         self.retry_after_s = retry_after_s
 
 

@@ -1,4 +1,4 @@
-"""The pool's own books: sandboxes, instances, functions and calls. Mutable, and only ``Pool`` writes them."""
+"""The pool's own books: sandboxes, instances, functions, tenants and calls. Mutable, and only ``Pool`` writes them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class PoolConfig:
     sandbox_threads_max: int = 3_500  # of all instances together, at full concurrency
     queue_depth_max: int = 100  # calls of one function waiting beyond those an instance is starting for
     queue_wait_ns: int = 10_000_000_000
+    waiting_max: int = 10_000  # calls waiting on the node: see faas.pool.tenants
+    namespace_calls_max: int | None = None  # of a namespace of which nothing is said: see Limit
+    namespace_memory_mb_max: int | None = None
     boot_limit_ns: int = 60_000_000_000
     init_limit_ns: int = 30_000_000_000
     fork_limit_ns: int = 5_000_000_000
@@ -123,11 +126,34 @@ class Sandbox:
 
 
 @dataclass(slots=True, eq=False)
+class Tenant:
+    """One namespace's share of the pool."""
+
+    name: str
+    functions: dict[str, Function] = field(default_factory=dict)
+    instances_mb: int = 0  # memory of its instances
+    sandboxes: int = 0  # bound to its functions
+    calls_max: int | None = None  # running and waiting; None = no limit
+    memory_mb_max: int | None = None  # of instances_mb; None = no limit
+    credit: int = 0  # calls that may come before it must be counted again how many there are
+
+    def held_mb(self, overhead_mb: int) -> int:
+        """All the memory that is counted for it."""
+        return self.instances_mb + self.sandboxes * overhead_mb
+
+    @property
+    def wants(self) -> bool:
+        """Whether calls of it run or wait."""
+        return any(function.running or function.queue for function in self.functions.values())
+
+
+@dataclass(slots=True, eq=False)
 class Function:
     """One function version's share of the pool. ``available`` is a stack: the warmest instance is used first."""
 
     spec: FunctionSpec
     init: Backoff
+    tenant: Tenant
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     available: list[Instance] = field(default_factory=list)
     queue: deque[Call] = field(default_factory=deque)
@@ -151,7 +177,8 @@ class Function:
     resting: bool = False  # the policy has been told that it is idle
     hold: bool = True  # the policy's word on whether to hold it
     review_ns: int = 0  # when to ask the policy again
-    short_of: str = ""  # why it may not grow: "" | max_instances | memory
+    short_by: int = 0  # instances it is short of for want of memory, when it last asked
+    short_of: str = ""  # why it may not grow: "" | max_instances | boot | memory | namespace (its memory limit)
 
     @property
     def live(self) -> int:

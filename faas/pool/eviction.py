@@ -11,7 +11,8 @@ the time a call would wait without it (ns), ``size`` what evicting it gives back
 
 Idle instances, sandboxes without instances and generic ones compete in one list: an instance costs a fork, which is a
 millisecond, and holds its function's memory; a parked sandbox costs an import, and holds little. So instances go first,
-as they should, unless the other function is hardly ever called.
+as they should, unless the other function is hardly ever called. Where the node knows several namespaces, what belongs
+to those that hold more than an even part of its memory goes before all else.
 
 >>> priority(0.0, uses=10, cost_ns=1_000_000, size_mb=128)  # an instance of a busy function
 78125.0
@@ -21,8 +22,10 @@ as they should, unless the other function is hardly ever called.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from faas.pool import contention
 from faas.pool.entities import Function, Instance, Sandbox
 from faas.pool.messages import Flavour
 from faas.pool.states import InstanceState, SandboxState
@@ -44,29 +47,62 @@ def priority(clock: float, uses: int, cost_ns: int, size_mb: int) -> float:
 def make_room(pool: Pool, function: Function, wanted_mb: int, now: int) -> None:
     """Evict, from other functions, what has the least priority until ``wanted_mb`` is on its way back."""
     overhead = pool.config.sandbox_overhead_mb
-    coming = sum(i.function.spec.memory_mb for i in pool.instances.values() if i.state is InstanceState.STOPPING)
-    coming += overhead * sum(1 for s in pool.sandboxes.values() if s.state is SandboxState.REMOVED)
+    coming = contention.coming_mb(pool)
     if coming >= wanted_mb:
         return
-    for worth, _, victim in sorted(_candidates(pool, function), key=lambda each: each[:2]):
+    part = contention.even_part_mb(pool)
+    spare_mb = contention.spare_mb(pool, function.tenant, part)
+    ranked = [(_within(pool, each[2], part), *each) for each in _candidates(pool, function)]
+    for within, worth, _, victim in sorted(ranked, key=lambda each: each[:3]):
+        size = victim.function.spec.memory_mb if isinstance(victim, Instance) else overhead
+        if within and victim.function is not None and victim.function.tenant is not function.tenant:
+            if size > spare_mb:
+                continue
+            spare_mb -= size
         pool.eviction_clock = max(pool.eviction_clock, worth)
+        coming += size
         if isinstance(victim, Instance):
-            coming += victim.function.spec.memory_mb
             pool.stop(victim, now)
         else:
-            coming += overhead
             pool.remove(victim, now)
         if coming >= wanted_mb:
             return
 
 
-def _candidates(pool: Pool, function: Function) -> list[tuple[float, str, Instance | Sandbox]]:
-    found: list[tuple[float, str, Instance | Sandbox]] = []
-    for instance in pool.instances.values():
+def make_own_room(pool: Pool, function: Function, wanted_mb: int, now: int) -> None:
+    """The namespace has reached its own limit: idle instances of its other functions go until ``wanted_mb`` is on its
+    way back.
+    """
+    own = [
+        i
+        for other in function.tenant.functions.values()
+        for s in other.sandboxes.values()
+        for i in s.instances.values()
+    ]
+    coming = sum(i.function.spec.memory_mb for i in own if i.state is InstanceState.STOPPING)
+    for _, _, victim in sorted(_idle(own, function), key=lambda each: each[:2]):
+        if coming >= wanted_mb:
+            return
+        coming += victim.function.spec.memory_mb
+        pool.stop(victim, now)
+
+
+def _within(pool: Pool, victim: Instance | Sandbox, part_mb: int) -> bool:
+    """Whether what may be evicted belongs to nobody, or to a namespace that holds no more than others would."""
+    owner = victim.function
+    return owner is None or contention.held_mb(pool, owner.tenant) <= part_mb
+
+
+def _idle(instances: Iterable[Instance], but: Function) -> Iterator[tuple[float, str, Instance]]:
+    for instance in instances:
         other = instance.function
-        if instance.state is InstanceState.IDLE and other is not function and not _kept(other):
-            size = other.spec.memory_mb
-            found.append((priority(instance.sandbox.clock, other.uses, FORK_NS, size), instance.id, instance))
+        if instance.state is InstanceState.IDLE and other is not but and not contention.kept(other):
+            worth = priority(instance.sandbox.clock, other.uses, FORK_NS, other.spec.memory_mb)
+            yield worth, instance.id, instance
+
+
+def _candidates(pool: Pool, function: Function) -> list[tuple[float, str, Instance | Sandbox]]:
+    found: list[tuple[float, str, Instance | Sandbox]] = [*_idle(pool.instances.values(), function)]
     overhead = pool.config.sandbox_overhead_mb
     seen: set[Flavour] = set()
     for sandbox in pool.sandboxes.values():
@@ -81,8 +117,3 @@ def _candidates(pool: Pool, function: Function) -> list[tuple[float, str, Instan
             cost = owner.load_ns or LOAD_NS
             found.append((priority(sandbox.clock, owner.uses, cost, overhead), sandbox.id, sandbox))
     return found
-
-
-def _kept(function: Function) -> bool:
-    """Whether ``min_instances`` holds on to all that it has."""
-    return function.wanted and not function.draining and function.live <= function.spec.min_instances

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from faas.model.invocation import StartKind
-from faas.pool import eviction
+from faas.pool import contention, eviction
 from faas.pool.entities import THREADS_BESIDE_CALLS, Function, Instance, Sandbox
 from faas.pool.messages import Bind, Boot, Flavour, Fork, Resize
 from faas.pool.scaling import BUSY_MIN, instances_wanted
@@ -14,6 +14,7 @@ from faas.pool.states import SandboxState
 if TYPE_CHECKING:
     from faas.pool.pool import Pool
 
+INSTANCES_MAX: Final = 1_000_000  # of no function so many
 _TAKES_FORKS: Final = frozenset({SandboxState.BOUND, SandboxState.BINDING, SandboxState.PARKED})
 
 
@@ -22,10 +23,12 @@ def steady(function: Function) -> bool:
     return function.serving >= BUSY_MIN and function.run_ns > 0
 
 
-def grow(pool: Pool, function: Function, now: int) -> None:
-    """Start what the waiting calls need, as far as limits allow; ``short_of`` remembers what stood in the way."""
+def grow(pool: Pool, function: Function, now: int, most: int = INSTANCES_MAX) -> None:
+    """Start what the waiting calls need, as far as limits and ``most`` allow; ``short_of`` remembers what stood in
+    the way.
+    """
     spec = function.spec
-    need = instances_short(pool, function)
+    need = min(most, instances_short(pool, function))
     load_only = need <= 0 and function.wanted and not function.sandboxes
     function.short_of = ""
     if need <= 0 and not load_only:
@@ -43,6 +46,8 @@ def grow(pool: Pool, function: Function, now: int) -> None:
         fits = affordable(pool, function, min(need, slots(pool, function)), 0, now)
         if fits == 0 and not load_only:
             return
+        if not bindable(sandbox):
+            continue
         bind(pool, sandbox, function, fits, StartKind.PREWARMED, now)
         if fits == 0:
             return
@@ -73,7 +78,7 @@ def slots(pool: Pool, function: Function) -> int:
 def fork_into_own(pool: Pool, function: Function, need: int, now: int) -> int:
     """Fork in sandboxes that are the function's own, parked ones last; how many are still missing."""
     for sandbox in sorted(function.sandboxes.values(), key=_parked):
-        if need <= 0 or function.short_of == "memory":
+        if need <= 0 or function.short_of:
             break
         if sandbox.state not in _TAKES_FORKS:
             continue
@@ -89,7 +94,7 @@ def fork_into_own(pool: Pool, function: Function, need: int, now: int) -> int:
             ids = make_instances(pool, sandbox, function, count, kind, asked, now)
             pool.emit(Fork(sandbox.id, ids))
             need -= count
-    return need if function.short_of != "memory" else 0
+    return 0 if function.short_of else need
 
 
 def _parked(sandbox: Sandbox) -> bool:
@@ -103,12 +108,18 @@ def generic(pool: Pool, flavour: Flavour) -> Sandbox | None:
     return None
 
 
+def bindable(sandbox: Sandbox) -> bool:
+    """Whether it is generic still: looking for memory may have cost it itself."""
+    return sandbox.state is SandboxState.GENERIC
+
+
 def bind(pool: Pool, sandbox: Sandbox, function: Function, count: int, kind: StartKind, now: int) -> None:
     sandbox.move(SandboxState.BINDING, now)
     sandbox.function = function
     sandbox.kind = kind
     sandbox.bound_ns = sandbox.used_ns = sandbox.empty_ns = now
     function.sandboxes[sandbox.id] = sandbox
+    function.tenant.sandboxes += 1
     ids = make_instances(pool, sandbox, function, count, kind, now, now)
     pool.emit(Bind(sandbox.id, function.spec.key, ids))
     pool.flavours[sandbox.flavour] = now + pool.config.replenish_delay_ns
@@ -125,15 +136,18 @@ def make_instances(
         ids.append(instance.id)
     function.starting += count
     pool.memory_mb += count * function.spec.memory_mb
+    function.tenant.instances_mb += count * function.spec.memory_mb
     if count:
         pool.emit(Resize(sandbox.id, len(sandbox.instances) * function.spec.memory_mb))
     return tuple(ids)
 
 
 def reserve_boots(pool: Pool, function: Function, need: int, now: int) -> None:
-    """Have as many sandboxes booting for this function as its missing instances need."""
+    """Have as many sandboxes booting for this function as its missing instances need; what these will take is its."""
     each = slots(pool, function)
     wanted = max(1, -(-need // each))
+    function.short_of, function.short_by = "boot", need
+    pool.contended = len(pool.tenants) > 1
     booting = [s for s in pool.sandboxes.values() if s.state is SandboxState.BOOTING]
     wanted -= sum(1 for s in booting if s.function is function)
     for sandbox in booting:
@@ -156,12 +170,41 @@ def boot(pool: Pool, flavour: Flavour, function: Function | None, now: int) -> N
 
 
 def affordable(pool: Pool, function: Function, instances: int, sandboxes: int, now: int) -> int:
-    """How many of ``instances`` fit the memory budget; asks idle ones elsewhere to make room for the rest."""
-    each = function.spec.memory_mb
+    """How many of ``instances`` there is memory for, in the node's budget and in its namespace's limit; asks idle ones
+    elsewhere to make room for the rest.
+    """
+    tenant, each = function.tenant, function.spec.memory_mb
+    if tenant.memory_mb_max is not None and tenant.instances_mb + instances * each > tenant.memory_mb_max:
+        function.short_of = "namespace"
+        eviction.make_own_room(pool, function, tenant.instances_mb + instances * each - tenant.memory_mb_max, now)
+        instances = max(0, (tenant.memory_mb_max - tenant.instances_mb) // each)
+        if instances == 0:
+            return 0
     fixed = sandboxes * pool.config.sandbox_overhead_mb
-    free = pool.config.memory_budget_mb - pool.memory_mb - fixed
+    free = contention.may_take_mb(pool, tenant, instances * each + fixed) - fixed
     fits = max(0, min(instances, free // each))
     if fits < instances:
         function.short_of = "memory"
-        eviction.make_room(pool, function, instances * each - free, now)
+        function.short_by = instances - fits
+        pool.contended = len(pool.tenants) > 1
+        if not contention.must_wait(pool, tenant):
+            eviction.make_room(pool, function, instances * each - free, now)
     return fits
+
+
+def share_out(pool: Pool, now: int) -> None:
+    """Memory may have come free while namespaces compete: an instance at a time, by turns, to those who wait."""
+    helped_not: set[str] = set()
+    while waiting := contention.heads(pool, helped_not):
+        costs = {name: contention.cost_mb(pool, function) for name, function in waiting.items()}
+        able = [name for name in costs if costs[name] <= contention.may_take_mb(pool, pool.tenants[name], costs[name])]
+        name = pool.turns.next(costs, able)
+        if name is None:
+            break
+        function, before = waiting[name], pool.memory_mb
+        grow(pool, function, now, most=1)
+        if pool.memory_mb == before:
+            helped_not.add(function.spec.key)
+        elif function.queue and not function.short_of and instances_short(pool, function) > 0:
+            function.short_of = "memory"
+    pool.contended = len(pool.tenants) > 1 and any(contention.claims(function) for function in pool.functions.values())

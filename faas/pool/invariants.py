@@ -17,6 +17,7 @@ def check(pool: Pool) -> None:
     assert pool.memory_mb <= pool.config.memory_budget_mb, f"{pool.memory_mb} MB is over the budget"
     assert pool.queued == sum(len(f.queue) for f in pool.functions.values()), "queued calls miscounted"
     assert pool.ahead == sum(len(i.ahead) for i in pool.instances.values()), "calls sent ahead miscounted"
+    _check_tenants(pool)
     for sandbox in pool.sandboxes.values():
         unbound = (SandboxState.BOOTING, SandboxState.GENERIC)
         if sandbox.state in unbound:
@@ -33,6 +34,16 @@ def check(pool: Pool) -> None:
         assert sum(places) == 1, f"call {call.id} is in {sum(places)} places"
     for function in pool.functions.values():
         _check_function(pool, function)
+
+
+def _check_tenants(pool: Pool) -> None:
+    assert {t.name for t in pool.tenants.values()} == {f.tenant.name for f in pool.functions.values()}
+    for tenant in pool.tenants.values():
+        own = [i for i in pool.instances.values() if i.function.tenant is tenant]
+        assert tenant.instances_mb == sum(i.function.spec.memory_mb for i in own), f"{tenant.name}: memory miscounted"
+        bound = [s for s in pool.sandboxes.values() if s.function is not None and s.function.tenant is tenant]
+        counted = sum(s.bound_ns > 0 for s in bound)
+        assert tenant.sandboxes == counted, f"{tenant.name}: {tenant.sandboxes} sandboxes counted, {counted} there"
 
 
 def _check_function(pool: Pool, function: Function) -> None:

@@ -37,6 +37,7 @@ class FunctionSpec:
 
     key: str
     label: str
+    namespace: str
     flavour: Flavour
     memory_mb: int
     max_instances: int
@@ -103,6 +104,17 @@ class Forget(NamedTuple):
     key: str
 
 
+class Limit(NamedTuple):
+    """What a namespace may have on this node: calls at once, running or waiting, and memory of its instances.
+
+    None = as the node's configuration says.
+    """
+
+    namespace: str
+    calls_max: int | None
+    memory_mb_max: int | None
+
+
 class SandboxUp(NamedTuple):
     sandbox: str
 
@@ -161,6 +173,7 @@ Event = (
     | Expired
     | Prepare
     | Forget
+    | Limit
     | SandboxUp
     | SandboxReady
     | InitFailed

@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
 from faas.model.invocation import StartKind
-from faas.pool import growth, prefetch, upkeep
-from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox
+from faas.pool import contention, growth, prefetch, retry, tenants, upkeep
+from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox, Tenant
+from faas.pool.fairness import Turns
 from faas.pool.keepalive import KeepAlive, policy_of
 from faas.pool.messages import (
     Abort,
@@ -38,6 +39,7 @@ from faas.pool.messages import (
     InstanceDown,
     InstanceUp,
     Kill,
+    Limit,
     Park,
     Prepare,
     Recalled,
@@ -57,6 +59,7 @@ from faas.pool.states import InstanceState, SandboxState
 # Reading a member off its class costs more than a global on this, the hot path.
 _IDLE, _BUSY = InstanceState.IDLE, InstanceState.BUSY
 _WARM = StartKind.WARM
+QUANTUM_MB = 128  # of memory, in a namespace's turn: an instance of the usual size
 
 
 class Pool:
@@ -67,6 +70,10 @@ class Pool:
         self.sandboxes: dict[str, Sandbox] = {}
         self.instances: dict[str, Instance] = {}
         self.functions: dict[str, Function] = {}
+        self.tenants: dict[str, Tenant] = {}  # those that have functions
+        self.limits: dict[str, Limit] = {}  # what was said of namespaces, known here or not
+        self.turns = Turns(QUANTUM_MB)
+        self.contended = False  # calls wait for memory and more than one namespace is known: see contention
         self.calls: dict[str, Call] = {}
         self.flavours: dict[Flavour, int] = {}  # in use -> when to replenish its generic sandboxes
         self.boots = Backoff(config.backoff_ns, config.backoff_max_ns)
@@ -93,6 +100,7 @@ class Pool:
             Recalled: self._recalled,
             Prepare: self._prepare,
             Forget: self._forget,
+            Limit: self._limit,
             Tick: self._tick,
         }
 
@@ -118,6 +126,9 @@ class Pool:
 
     def _submit(self, event: Submit, now: int) -> None:
         function = self._function(event.spec, now)
+        if function.tenant.calls_max is not None and (over := tenants.over_calls(self, function, now)) is not None:
+            self._out.append(Reject(event.call, over))
+            return
         if function.resting:
             upkeep.wake(self, function, now)
         call = Call(event.call, function, now)
@@ -143,19 +154,27 @@ class Pool:
             return NoCapacity("this node is shutting down; send the call again, another node or its successor takes it")
         if function.init.error is not None and now < function.init.until_ns and function.serving == 0:
             return function.init.error
+        if tenants.too_big(function):
+            return tenants.over_memory(function, "the call cannot start", now)
         waiting = len(function.queue) - function.starting * function.spec.concurrency
         if waiting < self.config.queue_depth_max:
-            return None
-        return self.overload(function, f"{len(function.queue)} calls are waiting already")
+            return tenants.no_place(self, function, now)
+        return self.overload(function, f"{len(function.queue)} calls are waiting already", now)
 
-    def overload(self, function: Function, what: str) -> FaasError:
-        """429 when the function's own limit is the reason, 503 when the node has no room."""
+    def overload(self, function: Function, what: str, now: int) -> FaasError:
+        """429 when the function's or the namespace's own limit is the reason, 503 when the node has no room."""
+        if function.short_of == "namespace":
+            return tenants.over_memory(function, what, now)
         if function.short_of == "memory" or function.live == 0:
             full = "the node's memory budget is used up" if function.short_of == "memory" else ""
             reason = full or self.boots.reason or "its sandbox has not started yet"
-            return NoCapacity(f"{what} and no instance could be started: {reason}")
+            return NoCapacity(f"{what} and no instance could be started: {reason}", retry.node_s(self, function, now))
         limit = function.spec.max_instances
-        return Throttled(f"{what} for {function.spec.label} (max_instances {limit}); slow down or raise the limit")
+        return Throttled(
+            f"{what} for {function.spec.label} (max_instances {limit}); slow down or raise the limit",
+            retry.function_s(function, now),
+            limit="max_instances",
+        )
 
     def _dispatch(self, call: Call, instance: Instance, now: int) -> None:
         function = instance.function
@@ -207,6 +226,8 @@ class Pool:
             function.available.append(instance)
         if not instance.calls:
             instance.move(_IDLE, now)
+        if self.contended:
+            contention.call_ended(self, instance, now)
         self.serve(function, now)
 
     def serve(self, function: Function, now: int) -> None:
@@ -270,8 +291,10 @@ class Pool:
         function = self.functions.get(spec.key)
         if function is None:
             config = self.config
-            function = Function(spec, Backoff(config.backoff_ns * 10, config.backoff_max_ns))
+            backoff = Backoff(config.backoff_ns * 10, config.backoff_max_ns)
+            function = Function(spec, backoff, tenants.tenant(self, spec.namespace))
             self.functions[spec.key] = function
+            tenants.join(self, function)
             self.flavours.setdefault(spec.flavour, now)
         elif function.draining:
             function.draining = False
@@ -290,6 +313,12 @@ class Pool:
             function.wanted = False
             upkeep.cool(self, function, now)
 
+    def _limit(self, event: Limit, now: int) -> None:
+        tenants.limit(self, event)
+        for function in self.functions.values():
+            if function.queue and function.tenant.name == event.namespace:
+                growth.grow(self, function, now)
+
     # -- sandboxes and instances ------------------------------------------------------------------------------------
 
     def _sandbox_up(self, event: SandboxUp, now: int) -> None:
@@ -305,7 +334,7 @@ class Pool:
         if need <= 0 and not (function.wanted and not function.sandboxes):
             return
         fits = growth.affordable(self, function, min(max(need, 0), growth.slots(self, function)), 0, now)
-        if fits > 0 or need <= 0:
+        if (fits > 0 or need <= 0) and growth.bindable(sandbox):
             growth.bind(self, sandbox, function, fits, StartKind.COLD, now)
 
     def _sandbox_ready(self, event: SandboxReady, now: int) -> None:
@@ -364,6 +393,14 @@ class Pool:
         self._retire(instance, now)
         self._out.append(Stop(instance.id))
 
+    def give_up(self, instance: Instance, now: int) -> None:
+        """Give it no call any more: it ends with those it has."""
+        if instance.calls:
+            self._retire(instance, now)
+            instance.doomed = True
+        else:
+            self.stop(instance, now)
+
     def kill(self, instance: Instance, now: int) -> None:
         """End an instance that holds no call."""
         self._retire(instance, now)
@@ -392,6 +429,7 @@ class Pool:
         del instance.sandbox.instances[instance.id]
         instance.sandbox.empty_ns = now
         self.memory_mb -= instance.function.spec.memory_mb
+        instance.function.tenant.instances_mb -= instance.function.spec.memory_mb
         for call in list(instance.calls.values()):
             self._end_running(call)
             self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
@@ -401,12 +439,14 @@ class Pool:
                 self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
 
     def _after_release(self, function: Function, now: int) -> None:
-        """Memory came free: first the function it belonged to, then whoever is short of memory."""
+        """Memory came free: by turns where namespaces compete; else first the function it belonged to."""
+        if self.contended:
+            growth.share_out(self, now)
         if function.queue:
             growth.grow(self, function, now)
         if self.queued:
             for other in self.functions.values():
-                if other.short_of == "memory" and other is not function and other.queue:
+                if other.short_of and other is not function and other.queue:
                     growth.grow(self, other, now)
 
     def park(self, sandbox: Sandbox, now: int) -> None:
@@ -457,6 +497,7 @@ class Pool:
         del self.sandboxes[sandbox.id]
         self.memory_mb -= self.config.sandbox_overhead_mb
         if function is not None:
+            function.tenant.sandboxes -= sandbox.bound_ns > 0
             self._disown(function, sandbox, now)
             self._after_release(function, now)
 
@@ -464,6 +505,8 @@ class Pool:
 
     def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002 - every handler takes the event
         upkeep.enforce_limits(self, now)
+        if self.contended:
+            growth.share_out(self, now)
         for function in list(self.functions.values()):
             function.note_time(now)
             prefetch.review(self, function, now)
@@ -474,6 +517,7 @@ class Pool:
             if function.draining and not function.sandboxes and not function.queue and not function.running:
                 self.policy.forget(function.spec.key, now)
                 del self.functions[function.spec.key]
+                tenants.leave(self, function)
         prefetch.recall(self, now)
         upkeep.expire_queues(self, now)
         upkeep.replenish(self, now)

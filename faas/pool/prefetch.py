@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from faas.model.invocation import StartKind
-from faas.pool import growth
+from faas.pool import contention, growth
 from faas.pool.messages import Dispatch, Prefetch, Recall, Recalled, Return
 from faas.pool.scaling import BUSY_MIN
 from faas.pool.states import InstanceState
@@ -44,6 +44,7 @@ def review(pool: Pool, function: Function, now: int) -> None:
         and function.serving >= min(BUSY_MIN, function.spec.max_instances)
         and now >= function.apart_until_ns
         and not pool.closing
+        and not contention.must_wait(pool, function.tenant)  # its instances are to be given back between two calls
     )
 
 

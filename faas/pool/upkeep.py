@@ -51,7 +51,7 @@ def expire_queues(pool: Pool, now: int) -> None:
         while len(function.queue) > spare and now - function.queue[0].submitted_ns > limit:
             call = function.queue.popleft()
             waited = f"the call waited {(now - call.submitted_ns) // 1_000_000_000} s for an instance"
-            pool.reject(call, pool.overload(function, waited))
+            pool.reject(call, pool.overload(function, waited, now))
 
 
 def rest(pool: Pool, function: Function, now: int) -> None:
@@ -123,7 +123,7 @@ def replenish(pool: Pool, now: int) -> None:
             s.flavour == flavour and s.state is SandboxState.BOOTING and s.function is None
             for s in pool.sandboxes.values()
         )
-        room = config.memory_budget_mb - pool.memory_mb >= config.sandbox_overhead_mb
+        room = config.memory_budget_mb - pool.memory_mb >= config.sandbox_overhead_mb and not pool.contended
         if now >= not_before and len(generic) + coming < config.generic_sandboxes and room:
             growth.boot(pool, flavour, None, now)
         elif len(generic) > config.generic_sandboxes and now - generic[0].since_ns >= config.surplus_ns:

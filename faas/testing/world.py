@@ -114,6 +114,7 @@ class World:
     starts: dict[str, int] = field(default_factory=dict)
     containers: set[str] = field(default_factory=set)  # what the engine holds
     wait_max_ns: int = 0
+    waits: dict[str, int] = field(default_factory=dict)  # call -> how long it waited until an instance had it
     pool: Pool = field(init=False)
     rng: random.Random = field(init=False)
     _future: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
@@ -272,7 +273,8 @@ class World:
         assert call in self._open, f"{call} was dispatched after it ended"
         there = sum(1 for each in self._running_on.values() if each == instance)
         assert there < self.pool.calls[call].function.spec.concurrency, f"{instance} got a call too many"
-        self.wait_max_ns = max(self.wait_max_ns, self.now - self._open[call])
+        self.waits[call] = self.now - self._open[call]
+        self.wait_max_ns = max(self.wait_max_ns, self.waits[call])
         self.starts[start] = self.starts.get(start, 0) + 1
         self._running_on[call] = instance
         run_ns = self._run_ns[call]
@@ -317,6 +319,7 @@ def spec(name: str = "hello", **changes: object) -> FunctionSpec:
     values: dict[str, object] = {
         "key": f"default/{name}@1",
         "label": f"default/{name}@1",
+        "namespace": "default",
         "flavour": Flavour("python", "none"),
         "memory_mb": 128,
         "max_instances": 100,
