@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Reply
+from faas.model.namespace import Namespace
 from faas.model.usage import UsageRecord
 
 
@@ -154,10 +155,26 @@ class Registry(Protocol):
     async def blob(self, digest: str) -> bytes: ...
 
     def changes(self) -> AsyncIterator[tuple[str, str]]:
-        """``(namespace, name)`` of each function that some node committed or deleted, from now on.
+        """``(namespace, name)`` of each function that some node committed or deleted, from now on; with the name ""
+        the limits of the namespace have changed.
 
         ``("*", "*")`` says that any may have changed; it comes once the subscription stands.
         """
+
+
+class NamespaceStore(Protocol):
+    """What is said of namespaces. A change is announced by ``Registry.changes`` as ``(namespace, "")``."""
+
+    async def put(self, namespace: Namespace, *, new: bool) -> bool:
+        """Store it; True if nothing was said of it before. With ``new`` that is an error: ``Conflict``."""
+
+    async def get(self, name: str) -> Namespace | None: ...
+
+    async def list(self) -> list[Namespace]:
+        """By name."""
+
+    async def delete(self, name: str) -> None:
+        """Forget what is said of it. Raises ``NotFound``, and ``Conflict`` while it has functions."""
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------

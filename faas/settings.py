@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     max_body_bytes: Size = Field(default=6 * sizes.MIB, ge=sizes.KIB, le=BODY_BYTES_MAX)
     queue_depth: int = Field(default=100, ge=0, le=100_000)  # waiting calls per function
     queue_wait_ms: Duration = Field(default=10_000, ge=1, le=900_000)
+    namespace_concurrency: int = Field(default=0, ge=0, le=1_000_000_000)  # calls at once; 0 = no limit
+    namespace_memory_bytes: Size = Field(default=0, ge=0)  # of its instances together; 0 = no limit
     drain_timeout_ms: Duration = Field(default=30_000, ge=0, le=3_600_000)
     log_format: LogFormat = "text"
 

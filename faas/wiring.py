@@ -45,6 +45,7 @@ from faas.stores.journal import Journal
 from faas.stores.keys import RedisKeyStore
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.logs import RedisLogSink
+from faas.stores.namespaces import RedisNamespaces
 from faas.stores.redis_client import Client, ask, connect
 from faas.stores.registry import RedisRegistry
 
@@ -124,6 +125,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
             Services(
                 invoker=invoker,
                 registry=registry,
+                namespaces=RedisNamespaces(client),
                 keys=keys,
                 ledger=ledger,
                 records=RedisRecords(client),
@@ -143,6 +145,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
             )
         )
         observers.append(gateway)
+        await gateway.limits.reload()
         await invoker.start()
         stack.push_async_callback(invoker.close)
         server = await stack.enter_async_context(_http(gateway, listener))
@@ -224,6 +227,8 @@ def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
         queue_depth_max=settings.queue_depth,
         queue_wait_ns=settings.queue_wait_ms * NS_PER_MS,
         generic_sandboxes=settings.generic_sandboxes,
+        namespace_calls_max=settings.namespace_concurrency or None,
+        namespace_memory_mb_max=settings.namespace_memory_bytes // BYTES_PER_MB or None,
         keep_alive=settings.keep_alive_policy,
         fixed_keep_alive_ns=settings.keep_alive_ms * NS_PER_MS,
     )

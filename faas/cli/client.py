@@ -263,7 +263,7 @@ def connect(url: str | None = None, key: str | None = None, namespace: str | Non
 
 _DO = {
     "forbidden": "use a key that may do this: --key, FAAS_KEY",
-    "throttled": "wait and call again, or raise max_instances of the function",
+    "throttled": "wait and call again, or raise the limit: max_instances of the function, or see faas namespace ls",
     "no-capacity": "wait and call again; `faas node ls` shows what the node's memory is used for (FAAS_MEMORY_BUDGET)",
     "payload-too-large": "send less, or raise FAAS_MAX_BODY of the node",
     "timeout": "raise its timeout: faas deploy FILE --timeout 60s",

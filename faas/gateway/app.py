@@ -30,6 +30,7 @@ from faas.gateway.functions_api import FunctionsApi
 from faas.gateway.invocations import Invocations
 from faas.gateway.logs_api import LogsApi
 from faas.gateway.metrics import Metrics
+from faas.gateway.namespaces_api import NamespaceLimits, NamespacesApi
 from faas.gateway.openapi import document
 from faas.gateway.problems import log, problem
 from faas.gateway.resources import Context, Json, Operation, routes
@@ -52,6 +53,7 @@ class Gateway:
         self._auth = Authenticator(services.keys, services.clock, services.key_prefix)
         self._catalog = Catalog(services.registry)
         self._deployer = Deployer(services, self._catalog)
+        self.limits = NamespaceLimits(services.namespaces, services.invoker)
         self._calls = Invocations(services, self._auth, self._catalog)
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
@@ -67,6 +69,7 @@ class Gateway:
             *FunctionsApi(self._services, self._catalog, self._deployer).operations(),
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
             *LogsApi(self._services, self._catalog, draining).operations(),
+            *NamespacesApi(self._services, self.limits).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),
             Operation("GET", "/metrics", "read", self._metrics),
             Operation("GET", "/openapi.json", "read", self._openapi),
@@ -96,7 +99,7 @@ class Gateway:
                 group.create_task(self._auth.refresh(header))
 
             self._auth.spawn = refresh
-            watching = group.create_task(self._catalog.watch(self._deployer.changed_elsewhere))
+            watching = group.create_task(self._catalog.watch(self.limits.following(self._deployer.changed_elsewhere)))
             try:
                 yield
             finally:

@@ -100,13 +100,17 @@ class Catalog:
         self._targets.clear()
 
     async def watch(self, on_change: Callable[[str, str], Awaitable[None]]) -> None:
-        """Runs for as long as the node serves. ``on_change`` is awaited after the cache has dropped the function."""
+        """Runs for as long as the node serves. ``on_change`` is awaited after the cache has dropped the function.
+
+        It hears of everything and of namespaces as well: see ``Registry.changes``.
+        """
         while True:
             self.forget()
             try:
                 async for namespace, name in self._registry.changes():
                     if namespace == EVERYTHING:
                         self.forget()
+                        await on_change(namespace, name)
                         continue
                     self.changed(namespace, name)
                     await on_change(namespace, name)

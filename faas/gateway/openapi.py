@@ -23,7 +23,7 @@ _CODES: Final = {
     "409": "conflict",
     "413": "payload-too-large",
     "422": "invalid-manifest: every error at once, each with line and key",
-    "429": "throttled: the function's own limit",
+    "429": "throttled: the function's own limit, or its namespace's",
     "500": "function-error, or internal",
     "502": "instance-crashed",
     "503": "no-capacity, store-unavailable, engine-unavailable or dependencies-unavailable",
@@ -263,6 +263,7 @@ def _administration() -> dict[str, Any]:
         "/v1/runtimes": {
             "get": _operation("listRuntimes", "The runtimes.", {"200": _json(_object({"runtimes": _list(_FREE)}))}),
         },
+        **_namespaces(),
         "/v1/keys": {
             "get": _operation("listKeys", "Keys without their secrets.", {"200": _json(_object({"keys": _list(key)}))}),
             "post": _operation(
@@ -313,6 +314,53 @@ def _administration() -> dict[str, Any]:
     }
 
 
+def _namespaces() -> dict[str, Any]:
+    limits = {
+        "max_concurrency": {"type": ["integer", "null"], "minimum": 1, "description": "Calls at once, on each node."},
+        "memory": {"type": ["string", "null"], "description": "Of its instances together, on each node: `2GB`."},
+    }
+    name = _parameter("name", "path", "The namespace's name.", _NAME["schema"])
+    asked = {"required": True, "content": {"application/json": {"schema": _object(limits, ())}}}
+    named = {
+        "required": True,
+        "content": {"application/json": {"schema": _object({"name": _TEXT, **limits}, ("name",))}},
+    }
+    one = _json(_ref("Namespace"))
+    return {
+        "/v1/namespaces": {
+            "get": _operation(
+                "listNamespaces",
+                "Those that were created or have functions, with their limits; null is the node's.",
+                {"200": _json(_object({"namespaces": _list(_ref("Namespace"))}))},
+            ),
+            "post": _operation(
+                "createNamespace",
+                "A namespace with limits. Without, one need not be created: deploy into it.",
+                {"201": one},
+                body=named,
+                codes=("400", "401", "403", "409", "413", "503"),
+            ),
+        },
+        "/v1/namespaces/{name}": {
+            "parameters": [name],
+            "get": _operation("readNamespace", "Its limits, and what it uses of them here.", {"200": one}),
+            "put": _operation(
+                "setNamespace",
+                "Set all its limits; one that is not named is the node's. Needs a key for every namespace.",
+                {"200": one, "201": one},
+                body=asked,
+                codes=("400", "401", "403", "413", "503"),
+            ),
+            "delete": _operation(
+                "deleteNamespace",
+                "Forget a namespace that has no functions.",
+                {"204": {"description": "Gone."}},
+                codes=("401", "403", "404", "409", "503"),
+            ),
+        },
+    }
+
+
 def _schemas() -> dict[str, Any]:
     texts = ("id", "namespace", "function", "key_id", "trigger", "status", "start", "node")
     wholes = (
@@ -327,6 +375,10 @@ def _schemas() -> dict[str, Any]:
     deployed = {**function, "new": {"type": "boolean"}, "init_ms": {"type": "number"}, "warnings": _list(_TEXT)}
     line = dict.fromkeys(("function", "invocation_id", "stream", "text"), _TEXT)
     line_schema = _object({"time": _TIME, "version": _WHOLE, **line})
+    namespace = {
+        "name": _TEXT, "max_concurrency": {"type": ["integer", "null"]}, "memory": {"type": ["string", "null"]},
+        "functions": _WHOLE, "calls": _WHOLE, "memory_used": _TEXT, "created_at": {"type": ["string", "null"]},
+    }  # fmt: skip
     problem = {
         "type": _TEXT, "title": _TEXT, "status": _WHOLE, "detail": _TEXT, "code": _TEXT, "invocation_id": _TEXT,
         "error_type": _TEXT, "message": _TEXT, "traceback": _TEXT, "exit": _TEXT, "retry_after_s": _WHOLE,
@@ -338,6 +390,7 @@ def _schemas() -> dict[str, Any]:
         "Deployed": _object(deployed),
         "Invocation": {**_object(record, ("id",)), "additionalProperties": True},
         "LogLine": line_schema,
+        "Namespace": _object(namespace),
         "Usage": _object({"from": _TIME, "to": _TIME, "by": _list(_TEXT), "rows": _list(_FREE), "totals": _FREE}),
         "Readiness": _object({"status": {"enum": ["ready", "not ready"]}, "reasons": _list(_TEXT)}),
         "Problem": {

@@ -10,7 +10,7 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Manifest
 from faas.packaging import bundle, layers
-from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, RecordStore, Registry
+from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, NamespaceStore, RecordStore, Registry
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -43,6 +43,9 @@ class InvokerPort(Protocol):
     async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
         """Drain the sandboxes of all versions but ``keep``."""
 
+    def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
+        """Hold a namespace to these limits from now on; None = what the node's settings say."""
+
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]: ...
 
     def stats(self) -> dict[str, Any]: ...
@@ -68,6 +71,7 @@ class Services:
 
     invoker: InvokerPort
     registry: Registry
+    namespaces: NamespaceStore
     keys: KeyStore
     ledger: Ledger
     records: RecordStore

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from faas.model.function import FunctionVersion
-from faas.pool.entities import Function, Instance, Sandbox
+from faas.pool.entities import Function, Instance, Sandbox, Tenant
 from faas.pool.pool import Pool
 from faas.pool.states import InstanceState, SandboxState
+from faas.pool.tenants import calls
 
 NS_PER_S = 1_000_000_000
 BYTES_PER_MB = 1024 * 1024
@@ -93,10 +94,21 @@ def _why_held(pool: Pool, function: Function, sandbox: Sandbox, now: int) -> str
 
 
 def stats(pool: Pool) -> dict[str, Any]:
-    """Numbers for the metrics: counts by state, calls waiting, memory the pool counts as used."""
+    """Numbers for the metrics: counts by state, calls waiting, memory the pool counts as used, in all and by
+    namespace.
+    """
     return {
         "instances": dict(Counter(i.state.value for i in pool.instances.values())),
         "sandboxes": dict(Counter(s.state.value for s in pool.sandboxes.values())),
         "queued": pool.queued,
         "memory_bytes": pool.memory_mb * BYTES_PER_MB,
+        "namespaces": {tenant.name: _tenant(pool, tenant) for tenant in pool.tenants.values()},
+    }
+
+
+def _tenant(pool: Pool, tenant: Tenant) -> dict[str, int]:
+    return {
+        "calls": calls(pool, tenant),
+        "memory_mb": tenant.instances_mb,
+        "held_mb": tenant.held_mb(pool.config.sandbox_overhead_mb),
     }

@@ -16,9 +16,11 @@ from faas.metering.present import invocation_record
 from faas.metering.sums import check_dimensions, report, total
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.function import FunctionVersion
+from faas.model.namespace import Namespace
 from faas.model.usage import NS_PER_MS, UsageRecord
 from faas.ports import ApiKey, Clock, Entry, LogLine, UsageRow
 from faas.stores.keys import ADMIN, EVERY_NAMESPACE, digest_of, new_key, new_secret, no_key
+from faas.stores.namespaces import has_functions, known_already, no_namespace
 from faas.stores.registry import ANY, BLOB_BYTES_MAX, check_blob_size, no_blob, no_function, no_version, not_next
 from faas.stores.segments import base_of
 
@@ -43,7 +45,7 @@ class MemoryRegistry:
             raise not_next(version, following)
         self._functions.setdefault(key, {})[version.version] = version
         self._counters[key] = following
-        self._tell(key)
+        self.tell(key)
         return not versions
 
     async def next_version(self, namespace: str, name: str) -> int:
@@ -65,7 +67,7 @@ class MemoryRegistry:
     async def delete(self, namespace: str, name: str) -> None:
         if self._functions.pop((namespace, name), None) is None:
             raise no_function(namespace, name)
-        self._tell((namespace, name))
+        self.tell((namespace, name))
 
     async def put_blob(self, data: bytes) -> str:
         check_blob_size(data, self._blob_bytes_max)
@@ -88,9 +90,39 @@ class MemoryRegistry:
         finally:
             self._listeners.discard(queue)
 
-    def _tell(self, key: tuple[str, str]) -> None:
+    def tell(self, key: tuple[str, str]) -> None:
+        """Announce a change."""
         for queue in self._listeners:
             queue.put_nowait(key)
+
+
+class MemoryNamespaces:
+    """``NamespaceStore``, beside the registry that has the functions."""
+
+    def __init__(self, registry: MemoryRegistry) -> None:
+        self._registry = registry
+        self._namespaces: dict[str, Namespace] = {}
+
+    async def put(self, namespace: Namespace, *, new: bool) -> bool:
+        known = namespace.name in self._namespaces
+        if known and new:
+            raise known_already(namespace.name)
+        self._namespaces[namespace.name] = namespace
+        self._registry.tell((namespace.name, ""))
+        return not known
+
+    async def get(self, name: str) -> Namespace | None:
+        return self._namespaces.get(name)
+
+    async def list(self) -> builtins.list[Namespace]:
+        return [self._namespaces[name] for name in sorted(self._namespaces)]
+
+    async def delete(self, name: str) -> None:
+        if await self._registry.functions(name):
+            raise has_functions(name)
+        if self._namespaces.pop(name, None) is None:
+            raise no_namespace(name)
+        self._registry.tell((name, ""))
 
 
 class MemoryKeyStore:

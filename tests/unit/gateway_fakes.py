@@ -19,6 +19,7 @@ from faas.model.invocation import Call, Reply
 from faas.model.manifest import Http, Manifest
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
+from faas.stores.memory import MemoryNamespaces, MemoryRegistry
 
 ADMIN = "faas_admin"
 JSON = ((b"content-type", b"application/json"),)
@@ -55,6 +56,7 @@ class FakeInvoker:
     cancelled: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     forgotten: list[tuple[str, str, int | None]] = field(default_factory=list)
+    limits: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     load_error: FaasError | None = None
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
@@ -88,6 +90,9 @@ class FakeInvoker:
 
     async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
         self.forgotten.append((namespace, name, keep))
+
+    def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
+        self.limits[namespace] = calls_max, memory_mb_max
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return [{"sandbox": "s1", "state": "bound", "namespace": namespace, "function": name, "instances": []}]
@@ -298,6 +303,7 @@ class Bench:
     gateway: Gateway
     invoker: FakeInvoker
     registry: FakeRegistry
+    namespaces: MemoryNamespaces
     keys: FakeKeys
     ledger: FakeLedger
     records: FakeRecords
@@ -329,6 +335,7 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         gateway=None,  # type: ignore[arg-type]
         invoker=invoker or FakeInvoker(),
         registry=FakeRegistry(*(versions or (hello,))),
+        namespaces=MemoryNamespaces(MemoryRegistry()),
         keys=FakeKeys(),
         ledger=FakeLedger(),
         records=FakeRecords(),
@@ -339,6 +346,7 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
     services = Services(
         invoker=made.invoker,
         registry=made.registry,
+        namespaces=made.namespaces,
         keys=made.keys,
         ledger=made.ledger,
         records=made.records,

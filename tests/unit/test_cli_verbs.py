@@ -112,12 +112,25 @@ Faas = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS, "key create", "key ls", "key revoke", "node ls", "runtime ls", "runtime build"]
+    "verb",
+    [
+        *VERBS,
+        "key create",
+        "key ls",
+        "key revoke",
+        "namespace create",
+        "namespace set",
+        "namespace ls",
+        "namespace rm",
+        "node ls",
+        "runtime ls",
+        "runtime build",
+    ],
 )
 def test_help_of_every_verb_has_an_example_and_json(verb: str, faas: Faas) -> None:
     code, printed, _ = faas(*verb.split(), "--help")
     assert code == 0
-    if verb not in {"key", "node", "runtime"}:
+    if verb not in {"key", "namespace", "node", "runtime"}:
         assert re.search(rf"Examples?:.*\$ faas {verb}|Examples?:.*\$ FAAS_PORT=0 faas {verb}", printed, re.DOTALL)
         assert "--json" in printed
     assert "\x1b" not in printed
