@@ -19,6 +19,7 @@ from faas.pool.messages import (
     Cause,
     Dispatch,
     Finished,
+    Forget,
     Fork,
     FunctionSpec,
     InstanceDown,
@@ -27,6 +28,7 @@ from faas.pool.messages import (
     Limit,
     Reject,
     Remove,
+    SandboxDown,
     SandboxReady,
     SandboxUp,
     Stop,
@@ -356,3 +358,23 @@ def test_a_node_without_memory_says_when_it_should_have_served_those_who_wait() 
     assert refused(d, quiet) == 15
     assert tenants.calls(d.pool, d.pool.tenants["quiet"]) == 2
     assert d.now == START + 6 * SECOND
+
+
+def test_where_sandboxes_do_not_start_it_is_when_the_next_one_is_tried() -> None:
+    d = Driver(queue_depth_max=1, backoff_ns=8 * SECOND, backoff_max_ns=30 * SECOND)
+    boot = only(Boot, d(Submit("a", of("team"))))
+    d(SandboxDown(boot.sandbox, Cause.ENGINE, "no image"))
+    assert refused(d, of("team")) == 8
+
+
+def test_a_namespace_goes_with_its_last_function_and_its_limit_stays() -> None:
+    d = Driver()
+    d(Limit("team", 1, None))
+    instance = d.warm(of("team"))
+    d(Forget(of("team").key))
+    d(InstanceDown(instance, Cause.EXIT, "code:0"))
+    d(SandboxDown(next(c.sandbox for c in d(Tick()) if isinstance(c, Remove)), Cause.KILLED))
+    d(Tick())
+    assert not d.pool.tenants
+    d(Submit("a", of("team")))
+    assert only(Reject, d(Submit("b", of("team"))))
