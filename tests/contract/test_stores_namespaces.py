@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import anyio
 import pytest
 
@@ -16,23 +14,10 @@ from faas.stores.memory import MemoryNamespaces, MemoryRegistry
 from faas.stores.namespaces import RedisNamespaces
 from faas.stores.redis_client import Client, connect
 from faas.stores.registry import ANY, RedisRegistry
-from tests.contract.valkeys import emptied, running_valkey
 
 pytestmark = pytest.mark.anyio
 Stores = tuple[NamespaceStore, Registry]
 TEAM = Namespace(name="team-a", max_concurrency=5, memory_mb=1024, created_at_ms=77)
-
-
-@pytest.fixture(scope="module")
-def valkey_url() -> Iterator[str]:
-    with running_valkey() as url:
-        yield url
-
-
-@pytest.fixture
-async def client(valkey_url: str) -> AsyncIterator[Client]:
-    async with emptied(valkey_url) as found:
-        yield found
 
 
 @pytest.fixture(params=["memory", "valkey"])
