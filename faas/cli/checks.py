@@ -33,10 +33,20 @@ def run_all(settings: Settings) -> list[Check]:
         node,
         store,
         engine,
+        cold_starts,
         bubblewrap,
         installer,
     )
     return [found for check in checks for found in check(settings)]
+
+
+def cold_starts(settings: Settings) -> list[Check]:
+    least = settings.generic_sandboxes
+    if least == 0:
+        return [Check("cold starts", "ok", "FAAS_GENERIC_SANDBOXES is 0: each one waits for a sandbox to boot")]
+    each = f"{least} sandbox{'es' if least > 1 else ''} per runtime in use"
+    stand = "stand" if least > 1 else "stands"
+    return [Check("cold starts", "ok", f"{each} {stand} ready, and more for a while where calls found none")]
 
 
 def python(_: Settings) -> list[Check]:

@@ -74,6 +74,7 @@ def show(node: Node, name: str, as_json: bool) -> None:
             ("settings", "\n".join(settings_lines(found["manifest"]))),
             ("versions", "\n".join(version_lines(found["versions"]))),
             ("instances", "\n".join(sandbox_lines(found["sandboxes"]))),
+            ("stand ready", ready_line(found["generic"])),
             ("recent", "\n".join(map(invocation_line, found["invocations"])) or "no invocations on record"),
         ]
     )
@@ -112,6 +113,12 @@ def version_lines(versions: Sequence[Mapping[str, Any]]) -> list[str]:
     """Newest first, as the node gives them."""
     lines = [f"{entry['version']}  {entry['created_at']}" for entry in versions[:VERSIONS]]
     return lines + ([f"and {len(versions) - VERSIONS} more"] if len(versions) > VERSIONS else [])
+
+
+def ready_line(generic: Mapping[str, Any]) -> str:
+    """What the next cold start finds."""
+    ready = f"{generic['ready']} of {generic['kept']} sandboxes for any function's next cold start"
+    return f"{ready}; {generic['why']}" if generic["kept"] else f"no sandbox for a cold start; {generic['why']}"
 
 
 def sandbox_lines(sandboxes: Sequence[Mapping[str, Any]]) -> list[str]:

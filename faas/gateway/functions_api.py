@@ -91,7 +91,8 @@ class FunctionsApi:
 
     async def instances(self, context: Context) -> Response:
         latest = await self._latest(context)
-        return Json({"sandboxes": self._invoker.describe(latest.namespace, latest.name)})
+        sandboxes = self._invoker.describe(latest.namespace, latest.name)
+        return Json({"sandboxes": sandboxes, "generic": self._invoker.describe_generics(latest)})
 
     async def invocations(self, context: Context) -> Response:
         limit = params.whole(context.query("limit"), "limit", 100, 1, RECORDS_MAX)

@@ -201,7 +201,7 @@ def _functions() -> dict[str, Any]:
             "get": _operation(
                 "listInstances",
                 "What is warm or starting on this node, and why.",
-                {"200": _json(_object({"sandboxes": _list(_FREE)}))},
+                {"200": _json(_object({"sandboxes": _list(_FREE), "generic": _FREE}))},
                 parameters=[_NAME, *_NAMESPACES],
             )
         },

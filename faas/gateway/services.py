@@ -48,6 +48,9 @@ class InvokerPort(Protocol):
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]: ...
 
+    def describe_generics(self, version: FunctionVersion) -> dict[str, Any]:
+        """Sandboxes that stand ready for the version's next cold start: ready, starting, kept, why."""
+
     def stats(self) -> dict[str, Any]: ...
 
 

@@ -25,7 +25,7 @@ from faas.invoker.perform import Performer
 from faas.invoker.run import Run, status_of
 from faas.invoker.session import Session
 from faas.invoker.streaming import ResponseStream
-from faas.invoker.view import describe, stats
+from faas.invoker.view import describe, describe_generics, stats
 from faas.model.errors import (
     FaasError,
     FunctionFailed,
@@ -256,6 +256,10 @@ class Invoker:
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return describe(self.pool, self.versions, namespace, name, self._now_ns())
+
+    def describe_generics(self, version: FunctionVersion) -> dict[str, Any]:
+        flavour = Flavour(version.manifest.runtime, version.manifest.network)
+        return describe_generics(self.pool, flavour, self._now_ns())
 
     def stats(self) -> dict[str, Any]:
         return stats(self.pool)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from faas.model.function import FunctionVersion
+from faas.pool import upkeep
 from faas.pool.entities import Function, Instance, Sandbox, Tenant
+from faas.pool.messages import Flavour
 from faas.pool.pool import Pool
 from faas.pool.states import InstanceState, SandboxState
 from faas.pool.tenants import calls
@@ -75,7 +77,7 @@ def _why_sandbox(pool: Pool, sandbox: Sandbox, now: int) -> str:
             return f"loaded, about to be parked; {_why_held(pool, function, sandbox, now)}"
     reasons = {
         SandboxState.BOOTING: "the engine is starting it",
-        SandboxState.GENERIC: f"ready for any function ({pool.config.generic_sandboxes} kept)",
+        SandboxState.GENERIC: f"ready for any function ({upkeep.generics(pool, sandbox.flavour, now).why})",
         SandboxState.BINDING: "loads the function's module",
         SandboxState.BOUND: "holds the instances below",
         SandboxState.PARKED: "loaded and frozen",
@@ -91,6 +93,13 @@ def _why_held(pool: Pool, function: Function, sandbox: Sandbox, now: int) -> str
         left = max(0, (keep_ns - (now - sandbox.used_ns)) // NS_PER_S)
         return f"keep_alive says so, for {left} s more"
     return pool.policy.outlook(function.spec.key, now).why if function.resting else "it was called just now"
+
+
+def describe_generics(pool: Pool, flavour: Flavour, now: int) -> dict[str, Any]:
+    """The sandboxes that the next cold start of this flavour finds booted, how many are meant to be there, and why."""
+    ready, coming = upkeep.generics_there(pool, flavour)
+    kept = upkeep.generics(pool, flavour, now)
+    return {"ready": len(ready), "starting": coming, "kept": kept.number, "why": kept.why}
 
 
 def stats(pool: Pool) -> dict[str, Any]:

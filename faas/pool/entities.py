@@ -38,7 +38,8 @@ class PoolConfig:
     rest_ns: int = 5_000_000_000  # after its last call, before the policy hears that a function is idle
     park_delay_ns: int = 100_000_000  # from a sandbox's last event to its freezing: not between two calls
     wait_goal_ns: int = 20_000_000
-    generic_sandboxes: int = 1  # per flavour in use
+    generic_sandboxes: int = 1  # at least, per flavour in use; 0 = none, whatever the demand
+    generic_sandboxes_max: int = 16  # at most, where demand asks for more than that; see generics
     surplus_ns: int = 60_000_000_000  # how long a generic sandbox beyond that number is kept
     replenish_delay_ns: int = 30_000_000  # let the call that took a generic sandbox finish starting first
     backoff_ns: int = 100_000_000

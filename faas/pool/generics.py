@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 _STABLE_NS = 600_000_000_000
 _PANIC_NS = 30_000_000_000
@@ -60,3 +61,29 @@ def generics_wanted(demand: Demand, now_ns: int, boot_ns: int, least: int, most:
     expected = per_ns * boot_ns
     wanted = round(expected + 2 * math.sqrt(expected)) + round(lately.missed)
     return max(least, min(most, wanted))
+
+
+class Kept(NamedTuple):
+    """A number of generic sandboxes, and the reason for people."""
+
+    number: int
+    why: str
+
+
+def generics_kept(demand: Demand, now_ns: int, boot_ns: int, least: int, most: int) -> Kept:
+    """``generics_wanted`` with its reason. ``least`` 0 means none, and is never lowered by ``most``.
+
+    >>> generics_kept(Demand(), now_ns=0, boot_ns=500_000_000, least=1, most=8).why
+    '1 kept: the number set'
+    >>> generics_kept(Demand().lacked(0).lacked(0), now_ns=0, boot_ns=500_000_000, least=1, most=8).why
+    '2 kept: 2 calls lately found none ready'
+    """
+    if least == 0:
+        return Kept(0, "none kept: the number set is 0")
+    count = generics_wanted(demand, now_ns, boot_ns, least, max(least, most))
+    if count == least:
+        return Kept(count, f"{count} kept: the number set")
+    missed = round(demand.at(now_ns).missed)
+    if missed:
+        return Kept(count, f"{count} kept: {missed} call{'s' if missed > 1 else ''} lately found none ready")
+    return Kept(count, f"{count} kept: many were taken lately, and booting one takes {boot_ns // 1_000_000} ms")

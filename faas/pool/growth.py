@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from faas.model.invocation import StartKind
 from faas.pool import contention, eviction
 from faas.pool.entities import THREADS_BESIDE_CALLS, Function, Instance, Sandbox
+from faas.pool.generics import Demand
 from faas.pool.messages import Bind, Boot, Flavour, Fork, Resize
 from faas.pool.scaling import BUSY_MIN, instances_wanted
 from faas.pool.states import SandboxState
@@ -49,6 +50,7 @@ def grow(pool: Pool, function: Function, now: int, most: int = INSTANCES_MAX) ->
         if not bindable(sandbox):
             continue
         bind(pool, sandbox, function, fits, StartKind.PREWARMED, now)
+        pool.demand[spec.flavour] = pool.demand.get(spec.flavour, Demand()).taken(now)
         if fits == 0:
             return
         need -= fits
@@ -156,9 +158,16 @@ def reserve_boots(pool: Pool, function: Function, need: int, now: int) -> None:
         if sandbox.function is None and sandbox.flavour == function.spec.flavour:
             sandbox.function = function
             wanted -= 1
+            _lacked(pool, sandbox.flavour, now)
     while wanted > 0 and now >= pool.boots.until_ns and affordable(pool, function, 1, 1, now) > 0:
         boot(pool, function.spec.flavour, function, now)
         wanted -= 1
+        _lacked(pool, function.spec.flavour, now)
+
+
+def _lacked(pool: Pool, flavour: Flavour, now: int) -> None:
+    """A generic sandbox was wanted and none was ready: one is on its way for that alone."""
+    pool.demand[flavour] = pool.demand.get(flavour, Demand()).lacked(now)
 
 
 def boot(pool: Pool, flavour: Flavour, function: Function | None, now: int) -> None:

@@ -21,6 +21,7 @@ from faas.model.invocation import StartKind
 from faas.pool import contention, growth, prefetch, retry, tenants, upkeep
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox, Tenant
 from faas.pool.fairness import Turns
+from faas.pool.generics import Demand
 from faas.pool.keepalive import KeepAlive, policy_of
 from faas.pool.messages import (
     Abort,
@@ -54,6 +55,7 @@ from faas.pool.messages import (
     Submit,
     Tick,
 )
+from faas.pool.scaling import smoothed
 from faas.pool.states import InstanceState, SandboxState
 
 # Reading a member off its class costs more than a global on this, the hot path.
@@ -76,6 +78,8 @@ class Pool:
         self.contended = False  # calls wait for memory and more than one namespace is known: see contention
         self.calls: dict[str, Call] = {}
         self.flavours: dict[Flavour, int] = {}  # in use -> when to replenish its generic sandboxes
+        self.demand: dict[Flavour, Demand] = {}  # for generic sandboxes, lately
+        self.boot_ns = 0  # how long a sandbox takes to boot, smoothed; 0 = none has
         self.boots = Backoff(config.backoff_ns, config.backoff_max_ns)
         self.memory_mb = 0
         self.queued = 0
@@ -326,6 +330,7 @@ class Pool:
         if sandbox is None or sandbox.state is not SandboxState.BOOTING:
             return
         self.boots.succeeded()
+        self.boot_ns = smoothed(self.boot_ns, now - sandbox.since_ns)
         function, sandbox.function = sandbox.function, None
         sandbox.move(SandboxState.GENERIC, now)
         if function is None:

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from faas.model.errors import DeadlineExceeded
 from faas.pool import growth
-from faas.pool.entities import Function, Instance
-from faas.pool.eviction import EMPTY
+from faas.pool.entities import Function, Instance, Sandbox
+from faas.pool.eviction import BOOT_NS, EMPTY
+from faas.pool.generics import Demand, Kept, generics_kept
+from faas.pool.messages import Flavour
 from faas.pool.states import InstanceState, SandboxState
 
 if TYPE_CHECKING:
     from faas.pool.pool import Pool
 
 NEVER_NS: Final = 2**63
+BOOTS_AT_ONCE: Final = 2  # of generic sandboxes: those who are called now need the processors too
+GENERIC_SHARE: Final = 8  # generic sandboxes that demand asks for get an eighth of the memory budget at most
 
 
 def enforce_limits(pool: Pool, now: int) -> None:
@@ -112,19 +116,42 @@ def _held(function: Function, used_ns: int, now: int) -> bool:
     return function.hold if keep_ns is None else now - used_ns < keep_ns
 
 
+def generics(pool: Pool, flavour: Flavour, now: int) -> Kept:
+    """How many generic sandboxes of a flavour to keep ready now, and why."""
+    config = pool.config
+    share_mb = config.memory_budget_mb // GENERIC_SHARE
+    most = min(config.generic_sandboxes_max, share_mb // max(1, config.sandbox_overhead_mb))
+    demand = pool.demand.get(flavour, Demand())
+    return generics_kept(demand, now, pool.boot_ns or BOOT_NS, config.generic_sandboxes, most)
+
+
 def replenish(pool: Pool, now: int) -> None:
-    """Keep the set number of generic sandboxes per flavour in use, one boot at a time each, and not more for long."""
+    """Keep as many generic sandboxes per flavour in use as demand asks for, and not more for long.
+
+    Not while calls wait for memory: what comes free is theirs.
+    """
     if pool.closing or now < pool.boots.until_ns:
         return
     config = pool.config
+    starved = pool.queued > 0 and any(f.short_of == "memory" and f.queue for f in pool.functions.values())
     for flavour, not_before in pool.flavours.items():
-        generic = [s for s in pool.sandboxes.values() if s.flavour == flavour and s.state is SandboxState.GENERIC]
-        coming = sum(
-            s.flavour == flavour and s.state is SandboxState.BOOTING and s.function is None
-            for s in pool.sandboxes.values()
-        )
-        room = config.memory_budget_mb - pool.memory_mb >= config.sandbox_overhead_mb and not pool.contended
-        if now >= not_before and len(generic) + coming < config.generic_sandboxes and room:
+        ready, coming = generics_there(pool, flavour)
+        kept = generics(pool, flavour, now).number
+        free = config.memory_budget_mb - pool.memory_mb >= config.sandbox_overhead_mb
+        room = free and not starved and not pool.contended
+        if now >= not_before and len(ready) + coming < kept and coming < BOOTS_AT_ONCE and room:
             growth.boot(pool, flavour, None, now)
-        elif len(generic) > config.generic_sandboxes and now - generic[0].since_ns >= config.surplus_ns:
-            pool.remove(generic[0], now)
+        elif len(ready) > kept and now - ready[0].since_ns >= config.surplus_ns:
+            pool.remove(ready[0], now)
+
+
+def generics_there(pool: Pool, flavour: Flavour) -> tuple[list[Sandbox], int]:
+    """The generic sandboxes of a flavour, and how many more are booting that nobody waits for."""
+    ready: list[Sandbox] = []
+    coming = 0
+    for sandbox in pool.sandboxes.values():
+        if sandbox.state is SandboxState.GENERIC and sandbox.flavour == flavour:
+            ready.append(sandbox)
+        elif sandbox.state is SandboxState.BOOTING and sandbox.function is None and sandbox.flavour == flavour:
+            coming += 1
+    return ready, coming

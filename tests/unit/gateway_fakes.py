@@ -97,6 +97,9 @@ class FakeInvoker:
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return [{"sandbox": "s1", "state": "bound", "namespace": namespace, "function": name, "instances": []}]
 
+    def describe_generics(self, version: FunctionVersion) -> dict[str, Any]:
+        return {"ready": 1, "starting": 0, "kept": 1, "why": f"for {version.name}"}
+
     def stats(self) -> dict[str, Any]:
         return {"instances": {"idle": 1}, "sandboxes": {"bound": 1}, "queued": 0, "memory_bytes": 128_000_000}
 

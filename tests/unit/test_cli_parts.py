@@ -412,7 +412,15 @@ def test_doctor_never_raises_and_knows_every_state(home: Path) -> None:
         "node",
         "store",
         "engine",
+        "cold starts",
         "bwrap",
         "uv",
     }
     assert {check.state for check in found} <= {"ok", "warn", "fail"}
+
+
+def test_doctor_says_what_a_cold_start_finds() -> None:
+    words = {least: checks.cold_starts(Settings(generic_sandboxes=least))[0].found for least in (0, 1, 3)}
+    assert "0: each one waits" in words[0]
+    assert words[1].startswith("1 sandbox per runtime in use stands")
+    assert words[3].startswith("3 sandboxes per runtime in use")

@@ -609,7 +609,8 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
     box = {"sandbox": "s1", "state": "BOUND", "version": 3, "why": "holds the instances", "instances": [idle, idle]}
     node.answers["GET /v1/functions/hello"] = HELLO
     node.answers["GET /v1/functions/hello/versions"] = {"versions": [HELLO] * 7}
-    node.answers["GET /v1/functions/hello/instances"] = {"sandboxes": [box]}
+    generic = {"ready": 2, "starting": 1, "kept": 3, "why": "3 kept: 3 calls lately found none ready"}
+    node.answers["GET /v1/functions/hello/instances"] = {"sandboxes": [box], "generic": generic}
     node.answers["GET /v1/functions/hello/invocations"] = {"invocations": [RECORD]}
     code, printed, _ = faas("show", "hello")
     assert code == 0
@@ -622,6 +623,7 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
         "and 2 more",
         "s1  version 3  bound: holds the instances",
         "  2 idle, ends in 9 s",
+        "2 of 3 sandboxes for any function's next cold start; 3 kept: 3 calls lately found none ready",
         "KeyError",
     ):
         assert wanted in printed

@@ -329,6 +329,7 @@ async def test_a_near_miss_of_any_kind_is_not_found(path: str) -> None:
 async def test_instances() -> None:
     shown = (await make_bench(HELLO).call("GET", "/v1/functions/hello/instances")).json()
     assert shown["sandboxes"][0]["function"] == "hello"
+    assert shown["generic"]["why"] == "for hello"
 
 
 async def test_records() -> None:
