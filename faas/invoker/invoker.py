@@ -55,6 +55,7 @@ from faas.pool.messages import (
     Reject,
     Return,
     SandboxDown,
+    SandboxLost,
     SandboxReady,
     Submit,
     Tick,
@@ -66,7 +67,7 @@ from faas.wire.schema import FINAL_ERROR_KINDS
 
 log = logging.getLogger(__name__)
 
-_ABOUT_SANDBOXES = frozenset({SandboxReady, InitFailed, SandboxDown})
+_ABOUT_SANDBOXES = frozenset({SandboxReady, InitFailed, SandboxLost, SandboxDown})
 TICK_BUSY_S = 0.01  # while calls wait
 TICK_IDLE_S = 0.25
 LOAD_LIMIT_S = 90.0
@@ -323,8 +324,6 @@ class Invoker:
                 self._performer.perform(command, now)
         if key:
             self._settle_loads(key, event, now)
-        if kind is SandboxDown:
-            self._performer.lost(event.sandbox)  # type: ignore[union-attr]
         if self.pool.queued or self.pool.ahead:
             self._look_often()
 
@@ -349,6 +348,7 @@ class Invoker:
             self._ticker.cancel()
         self._slow_tick = False  # this one is on its way: see _look_often
         self.apply(Tick())
+        self._loads.settle()
         self._slow_tick = not (self.pool.queued or self.pool.ahead)
         if len(self.versions) > 2 * len(self.pool.functions) + 64:
             self._drop_unused()

@@ -31,5 +31,12 @@ class Loads:
         for future in self._pending(key):
             future.set_exception(error or NoCapacity("the sandbox that was to load the function ended"))
 
+    def settle(self) -> None:
+        """Time has passed: fail those whose load the pool has given up."""
+        for key in list(self._waiting):
+            function = self._pool.functions.get(key)
+            if function is not None and function.init.error is not None:
+                self.failed(key)
+
     def _pending(self, key: str) -> list[asyncio.Future[int]]:
         return [future for future in self._waiting.pop(key, ()) if not future.done()]

@@ -26,6 +26,7 @@ from faas.pool.messages import (
     Resize,
     Resume,
     SandboxDown,
+    SandboxLost,
     Stop,
 )
 from faas.pool.shares import Shares
@@ -53,6 +54,8 @@ class Performer:
         self._owner = owner
         self._attached: dict[str, Attached] = {}
         self._shares = Shares()
+        self._removing: set[str] = set()
+        self._booting: dict[str, asyncio.Event] = {}  # the engine's calls under way; set when they are over
 
     def perform(self, command: Command, now: int) -> None:
         match command:
@@ -86,14 +89,11 @@ class Performer:
             case Resume(sandbox):
                 self._resume(sandbox)
             case Remove(sandbox):
-                self._owner.spawn(self._remove(sandbox, Cause.KILLED, ""))
+                if sandbox not in self._removing:  # one at a time, however often the pool asks
+                    self._removing.add(sandbox)
+                    self._owner.spawn(self._remove(sandbox))
             case _:
                 raise AssertionError(f"not a command of the pool: {command!r}")
-
-    def lost(self, sandbox: str) -> None:
-        """The sandbox ended by itself: clear away what is left of it."""
-        if sandbox in self._owner.sessions:
-            self._owner.spawn(self._clear(sandbox))
 
     def forget(self, key: str) -> None:
         """The version is not used here any more."""
@@ -126,6 +126,7 @@ class Performer:
         owner = self._owner
         session = Session(command.sandbox, owner.config.socket_root / command.sandbox, owner)
         owner.sessions[command.sandbox] = session
+        over = self._booting[command.sandbox] = asyncio.Event()
         try:
             await session.listen()
             await owner.engine.boot(
@@ -138,10 +139,16 @@ class Performer:
                 )
             )
             session.booted.set()
+            self._booted(command.sandbox, over)
             await self._dialled(session)
         except (FaasError, OSError) as error:
+            self._booted(command.sandbox, over)
             log.error("sandbox %s could not be started: %s", command.sandbox, error)
-            await self._remove(command.sandbox, Cause.ENGINE, str(error))
+            owner.apply(SandboxLost(command.sandbox, Cause.ENGINE, str(error)))
+
+    def _booted(self, sandbox: str, over: asyncio.Event) -> None:
+        over.set()
+        self._booting.pop(sandbox, None)
 
     async def _dialled(self, session: Session) -> None:
         """A sandbox that ends, or goes astray, before it has dialled is missed by nobody else."""
@@ -264,7 +271,7 @@ class Performer:
         try:
             thawing = self._owner.engine.thaw(sandbox)
         except EngineUnavailable as error:
-            self._owner.spawn(self._remove(sandbox, Cause.ENGINE, str(error)))
+            self._owner.apply(SandboxLost(sandbox, Cause.ENGINE, str(error)))
         else:
             if thawing is not None:
                 self._owner.spawn(self._thawed(sandbox, thawing))
@@ -274,18 +281,22 @@ class Performer:
             await thawing
         except EngineUnavailable as error:
             log.error("sandbox %s could not be resumed: %s", sandbox, error)
-            await self._remove(sandbox, Cause.ENGINE, str(error))
+            self._owner.apply(SandboxLost(sandbox, Cause.ENGINE, str(error)))
 
-    async def _remove(self, sandbox: str, cause: Cause, reason: str) -> None:
-        await self._clear(sandbox)
-        self._owner.apply(SandboxDown(sandbox, cause, reason))
-
-    async def _clear(self, sandbox: str) -> None:
+    async def _remove(self, sandbox: str) -> None:
+        """Only what the engine has let go of is said to be down; else the pool asks again, and counts its memory."""
         session = self._owner.sessions.pop(sandbox, None)
         if session is not None:
             session.close()
         self._reweigh(self._shares.drop(sandbox))
         try:
             await self._owner.engine.remove(sandbox)
+            if sandbox in self._booting:  # it may come into being yet
+                await self._booting[sandbox].wait()
+                await self._owner.engine.remove(sandbox)
         except EngineUnavailable as error:
             log.error("sandbox %s could not be removed: %s", sandbox, error)
+        else:
+            self._owner.apply(SandboxDown(sandbox, Cause.KILLED))
+        finally:
+            self._removing.discard(sandbox)

@@ -22,7 +22,7 @@ from faas.pool.messages import (
     InstanceDown,
     InstanceUp,
     Recalled,
-    SandboxDown,
+    SandboxLost,
     SandboxReady,
     SandboxUp,
 )
@@ -42,7 +42,7 @@ class Owner(Protocol):
     channels: dict[str, Channel]
 
     def apply(
-        self, event: SandboxUp | SandboxReady | SandboxDown | InitFailed | InstanceUp | InstanceDown | Recalled
+        self, event: SandboxUp | SandboxReady | SandboxLost | InitFailed | InstanceUp | InstanceDown | Recalled
     ) -> None: ...
 
     def answered(self, channel: Channel, frame: Result | Error | Chunk | Stream) -> None: ...
@@ -242,7 +242,7 @@ class Session:
     def _down(self, cause: Cause, reason: str) -> None:
         if self._oom_counted():
             cause = Cause.OOM
-        self._owner.apply(SandboxDown(self.id, cause, reason))
+        self._owner.apply(SandboxLost(self.id, cause, reason))
 
 
 def _init_error(frame: Error) -> FunctionFailed | InstanceCrashed:

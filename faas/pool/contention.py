@@ -107,11 +107,14 @@ def claimed_mb(pool: Pool, but: Tenant, part_mb: int) -> int:
     return claimed
 
 
-def coming_mb(pool: Pool) -> int:
-    """Memory that is on its way back."""
-    coming = sum(i.function.spec.memory_mb for i in pool.instances.values() if i.state is InstanceState.STOPPING)
-    removed = sum(s.state is SandboxState.REMOVED for s in pool.sandboxes.values())
-    return coming + removed * pool.config.sandbox_overhead_mb
+def coming_mb(pool: Pool, now: int, *, late: bool = False) -> int:
+    """Memory that is on its way back and may be counted on: not what the engine has not let go of in time, which may
+    never come; what calls hold that still run, maybe for long, only if ``late``.
+    """
+    overhead, since_ns = pool.config.sandbox_overhead_mb, now - pool.config.remove_limit_ns
+    stopping = (i for i in pool.instances.values() if i.state is InstanceState.STOPPING and (late or not i.calls))
+    removed = (s for s in pool.sandboxes.values() if s.state is SandboxState.REMOVED and s.since_ns >= since_ns)
+    return sum(i.function.spec.memory_mb for i in stopping) + sum(overhead + s.leaving_mb for s in removed)
 
 
 def kept(function: Function) -> bool:
@@ -126,7 +129,7 @@ def call_ended(pool: Pool, instance: Instance, now: int) -> None:
     if held_mb(pool, tenant) <= part or kept(instance.function):
         return
     claimed = claimed_mb(pool, tenant, part)
-    if claimed > 0 and claimed > pool.config.memory_budget_mb - pool.memory_mb + coming_mb(pool):
+    if claimed > 0 and claimed > pool.config.memory_budget_mb - pool.memory_mb + coming_mb(pool, now, late=True):
         pool.give_up(instance, now)
 
 

@@ -44,6 +44,7 @@ class PoolConfig:
     replenish_delay_ns: int = 30_000_000  # let the call that took a generic sandbox finish starting first
     backoff_ns: int = 100_000_000
     backoff_max_ns: int = 30_000_000_000
+    gap_ns: int = 5_000_000_000  # between two ticks: longer means that the node or its machine stood still
 
 
 @dataclass(slots=True)
@@ -113,10 +114,12 @@ class Sandbox:
     state: SandboxState = SandboxState.BOOTING
     function: Function | None = None  # once bound; while BOOTING: whom it is reserved for
     kind: StartKind = StartKind.PREWARMED
+    asked_ns: int = 0  # when its removal was last asked for
     bound_ns: int = 0
     used_ns: int = 0
     empty_ns: int = 0  # when its last instance ended
     clock: float = 0.0  # the pool's eviction clock when it was last used
+    leaving_mb: int = 0  # of instances it had when it was removed: held until the engine has let go
     instances: dict[str, Instance] = field(default_factory=dict)
 
     def move(self, state: SandboxState, now_ns: int) -> None:
@@ -154,6 +157,7 @@ class Function:
 
     spec: FunctionSpec
     init: Backoff
+    forks: Backoff  # after instances that ended before they served, while none serves
     tenant: Tenant
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     available: list[Instance] = field(default_factory=list)

@@ -47,7 +47,7 @@ def priority(clock: float, uses: int, cost_ns: int, size_mb: int) -> float:
 def make_room(pool: Pool, function: Function, wanted_mb: int, now: int) -> None:
     """Evict, from other functions, what has the least priority until ``wanted_mb`` is on its way back."""
     overhead = pool.config.sandbox_overhead_mb
-    coming = contention.coming_mb(pool)
+    coming = contention.coming_mb(pool, now)
     if coming >= wanted_mb:
         return
     part = contention.even_part_mb(pool)

@@ -36,7 +36,7 @@ def grow(pool: Pool, function: Function, now: int, most: int = INSTANCES_MAX) ->
         if function.queue and function.live >= spec.max_instances:
             function.short_of = "max_instances"
         return
-    if function.init.error is not None and now < function.init.until_ns:
+    if (function.init.error is not None and now < function.init.until_ns) or now < function.forks.until_ns:
         return
     need = fork_into_own(pool, function, need, now)
     while need > 0 or (load_only and not function.sandboxes):
@@ -49,7 +49,8 @@ def grow(pool: Pool, function: Function, now: int, most: int = INSTANCES_MAX) ->
             return
         if not bindable(sandbox):
             continue
-        bind(pool, sandbox, function, fits, StartKind.PREWARMED, now)
+        waited = bool(function.queue) and function.queue[0].submitted_ns < sandbox.since_ns  # for it to boot
+        bind(pool, sandbox, function, fits, StartKind.COLD if waited else StartKind.PREWARMED, now)
         pool.demand[spec.flavour] = pool.demand.get(spec.flavour, Demand()).taken(now)
         if fits == 0:
             return

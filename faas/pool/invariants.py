@@ -2,73 +2,124 @@
 
 from __future__ import annotations
 
-from faas.pool.entities import Function
+from faas.pool.entities import Function, Instance
 from faas.pool.growth import slots
 from faas.pool.pool import Pool
 from faas.pool.prefetch import AHEAD_MAX
 from faas.pool.states import InstanceState, SandboxState
 
+_UNBOUND = frozenset({SandboxState.BOOTING, SandboxState.GENERIC})
+_HOLLOW = frozenset({*_UNBOUND, SandboxState.PARKED, SandboxState.REMOVED})  # may have no instances
+_OWNED = frozenset({SandboxState.BINDING, SandboxState.BOUND, SandboxState.PARKED})
+_STARTING, _STOPPING = InstanceState.STARTING, InstanceState.STOPPING
+
 
 def check(pool: Pool) -> None:
     """Raise ``AssertionError`` naming the first invariant that does not hold."""
-    overhead = pool.config.sandbox_overhead_mb * len(pool.sandboxes)
-    held = sum(i.function.spec.memory_mb for i in pool.instances.values())
-    assert pool.memory_mb == overhead + held, f"memory counted {pool.memory_mb}, held {overhead + held}"
-    assert pool.memory_mb <= pool.config.memory_budget_mb, f"{pool.memory_mb} MB is over the budget"
-    assert pool.queued == sum(len(f.queue) for f in pool.functions.values()), "queued calls miscounted"
-    assert pool.ahead == sum(len(i.ahead) for i in pool.instances.values()), "calls sent ahead miscounted"
+    _check_memory(pool)
     _check_tenants(pool)
-    for sandbox in pool.sandboxes.values():
-        unbound = (SandboxState.BOOTING, SandboxState.GENERIC)
-        if sandbox.state in unbound:
-            assert not sandbox.instances, f"{sandbox.id} is {sandbox.state} and has instances"
-        for instance in sandbox.instances.values():
-            assert instance.function is sandbox.function, f"{instance.id} serves another function than its sandbox"
-            assert pool.instances.get(instance.id) is instance, f"{instance.id} is not in the pool's books"
-    for call in pool.calls.values():
-        places = (
-            call.instance is not None and call.instance.calls.get(call.id) is call,
-            call.ahead_on is not None and call in call.ahead_on.ahead,
-            call in call.function.queue,
-        )
-        assert sum(places) == 1, f"call {call.id} is in {sum(places)} places"
+    _check_sandboxes(pool)
+    ahead = _check_instances(pool)
+    queued = dispatched = 0
     for function in pool.functions.values():
+        queued += len(function.queue)
+        dispatched += function.running
         _check_function(pool, function)
+    assert pool.queued == queued, "queued calls miscounted"
+    assert pool.ahead == ahead, f"calls sent ahead miscounted: {pool.ahead}, held {ahead}"
+    held = queued + dispatched + ahead
+    assert len(pool.calls) == held, f"{len(pool.calls)} calls; {queued} wait, {dispatched} run, {ahead} are sent ahead"
+
+
+def _check_memory(pool: Pool) -> None:
+    held = pool.config.sandbox_overhead_mb * len(pool.sandboxes)
+    for instance in pool.instances.values():
+        held += instance.function.spec.memory_mb
+    for sandbox in pool.sandboxes.values():
+        held += sandbox.leaving_mb
+    assert pool.memory_mb == held, f"memory counted {pool.memory_mb}, held {held}"
+    assert pool.memory_mb <= pool.config.memory_budget_mb, f"{pool.memory_mb} MB is over the budget"
+
+
+def _check_sandboxes(pool: Pool) -> None:
+    instances = 0
+    for sandbox in pool.sandboxes.values():
+        state, function = sandbox.state, sandbox.function
+        instances += len(sandbox.instances)
+        if state in _HOLLOW:
+            assert not sandbox.instances, f"{sandbox.id} is {state} and has instances"
+        if state in _OWNED:
+            assert function is not None, f"{sandbox.id} is {state} and nobody's"
+            assert function.sandboxes.get(sandbox.id) is sandbox, f"{sandbox.id} is not with its function"
+            assert len(sandbox.instances) <= slots(pool, function), f"{sandbox.id}: too many instances"
+    assert instances == len(pool.instances), f"{len(pool.instances)} instances, {instances} in sandboxes"
+
+
+def _check_instances(pool: Pool) -> int:
+    """Each is in its sandbox, which is its function's, and available exactly when it has room for a call; the number
+    of calls that were sent ahead to them.
+    """
+    ahead = 0
+    for instance in pool.instances.values():
+        function, state = instance.function, instance.state
+        assert function is instance.sandbox.function, f"{instance.id} serves another function than its sandbox"
+        assert instance.sandbox.instances.get(instance.id) is instance, f"{instance.id} is not in its sandbox"
+        calls = len(instance.calls)
+        if state is _STARTING or state is _STOPPING:
+            assert not (calls and state is _STARTING), f"{instance.id} is starting with calls"
+            spare = False
+        else:
+            assert (state is InstanceState.BUSY) == (calls > 0), f"{instance.id} is {state} with {calls} calls"
+            spare = calls < function.spec.concurrency
+        assert calls <= function.spec.concurrency, f"{instance.id} has {calls} calls"
+        assert (instance in function.available) == spare, f"{instance.id}: availability wrong"
+        for call in instance.calls.values():
+            assert call.instance is instance, f"call {call.id} is lost"
+            assert pool.calls.get(call.id) is call, f"call {call.id} is not in the books"
+        if instance.ahead:
+            ahead += len(instance.ahead)
+            _check_ahead(pool, instance)
+    return ahead
+
+
+def _check_ahead(pool: Pool, instance: Instance) -> None:
+    assert instance.function.spec.concurrency == 1, f"{instance.id} is sent calls ahead that it would run at once"
+    assert len(instance.ahead) <= AHEAD_MAX, f"{instance.id} has {len(instance.ahead)} calls ahead"
+    assert instance.calls or instance.state is _STOPPING, f"{instance.id} does not begin its calls"
+    for call in instance.ahead:
+        assert call.ahead_on is instance, f"call {call.id} is sent ahead elsewhere"
+        assert call.instance is None, f"call {call.id} runs and is sent ahead"
+        assert pool.calls.get(call.id) is call, f"call {call.id} is not in the books"
 
 
 def _check_tenants(pool: Pool) -> None:
     assert {t.name for t in pool.tenants.values()} == {f.tenant.name for f in pool.functions.values()}
     for tenant in pool.tenants.values():
         own = [i for i in pool.instances.values() if i.function.tenant is tenant]
-        assert tenant.instances_mb == sum(i.function.spec.memory_mb for i in own), f"{tenant.name}: memory miscounted"
         bound = [s for s in pool.sandboxes.values() if s.function is not None and s.function.tenant is tenant]
+        held = sum(i.function.spec.memory_mb for i in own) + sum(s.leaving_mb for s in bound)
+        assert tenant.instances_mb == held, f"{tenant.name}: memory counted {tenant.instances_mb}, held {held}"
         counted = sum(s.bound_ns > 0 for s in bound)
         assert tenant.sandboxes == counted, f"{tenant.name}: {tenant.sandboxes} sandboxes counted, {counted} there"
 
 
 def _check_function(pool: Pool, function: Function) -> None:
     key = function.spec.key
-    own = [i for i in pool.instances.values() if i.function is function]
-    assert function.starting == sum(i.state is InstanceState.STARTING for i in own), f"{key}: starting miscounted"
-    serving = sum(i.state in (InstanceState.IDLE, InstanceState.BUSY) for i in own)
+    starting = serving = running = 0
+    for sandbox in function.sandboxes.values():
+        for instance in sandbox.instances.values():
+            running += len(instance.calls)
+            if instance.state is _STARTING:
+                starting += 1
+            elif instance.state is not _STOPPING:
+                serving += 1
+    assert function.starting == starting, f"{key}: starting miscounted"
     assert function.serving == serving, f"{key}: serving miscounted"
+    assert function.running == running, f"{key}: running {function.running}, held {running}"
     assert function.live <= function.spec.max_instances, f"{key}: {function.live} instances"
     assert not (function.queue and function.available), f"{key}: calls wait while an instance is available"
-    running = sum(len(i.calls) for i in own)
-    assert function.running == running, f"{key}: running {function.running}, held {running}"
-    for instance in own:
-        spare = instance.state in (InstanceState.IDLE, InstanceState.BUSY) and (
-            len(instance.calls) < function.spec.concurrency
-        )
-        assert (instance in function.available) == spare, f"{instance.id}: availability wrong"
-        if instance.ahead:
-            assert function.spec.concurrency == 1, f"{instance.id} is sent calls ahead that it would run at once"
-            assert len(instance.ahead) <= AHEAD_MAX, f"{instance.id} has {len(instance.ahead)} calls ahead"
-            assert instance.calls or instance.state is InstanceState.STOPPING, f"{instance.id} does not begin its calls"
-        assert (instance.state is InstanceState.BUSY) >= bool(instance.calls) or (
-            instance.state is InstanceState.STOPPING
-        ), f"{instance.id} is {instance.state} with calls"
-    for sandbox in function.sandboxes.values():
-        if sandbox.state is SandboxState.PARKED:
-            assert not sandbox.instances, f"{sandbox.id} is parked with instances"
-        assert len(sandbox.instances) <= slots(pool, function), f"{sandbox.id}: too many instances"
+    if function.queue:
+        for call in (function.queue[0], function.queue[-1]):
+            assert call.instance is None, f"call {call.id} waits and runs"
+            assert call.ahead_on is None, f"call {call.id} waits and is sent ahead"
+            assert pool.calls.get(call.id) is call, f"call {call.id} is not in the books"

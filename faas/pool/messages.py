@@ -3,14 +3,16 @@
 The contract between the pool and its shell, in clauses:
 
 1. The shell performs every command of a step, in order, before it hands in the next event.
-2. ``Boot`` is answered by ``SandboxUp`` or ``SandboxDown``; ``Bind`` by ``SandboxReady``, ``InitFailed`` or
-   ``SandboxDown``; every instance id in ``Bind`` or ``Fork`` by ``InstanceUp`` or ``InstanceDown``; ``Kill`` and
+2. ``Boot`` is answered by ``SandboxUp`` or ``SandboxLost``; ``Bind`` by ``SandboxReady``, ``InitFailed`` or
+   ``SandboxLost``; every instance id in ``Bind`` or ``Fork`` by ``InstanceUp`` or ``InstanceDown``; ``Kill`` and
    ``Stop`` by ``InstanceDown``; ``Recall`` by ``Recalled`` or ``InstanceDown``; ``Remove`` by ``SandboxDown``.
-   ``Park`` and ``Resume`` have no answer: one that fails ends in ``SandboxDown``. Answers may come late, twice or not
+   ``Park`` and ``Resume`` have no answer: one that fails ends in ``SandboxLost``. Answers may come late, twice or not
    at all: the pool has a time limit for each and ignores what it no longer knows.
 3. Every ``Submit`` ends in exactly one of: ``Finished`` from the shell, or ``Reject`` or ``Fail`` from the pool, or
    ``Cancel`` from the shell while the call was still queued.
-4. ``SandboxDown`` implies ``InstanceDown`` for all its instances; nothing of that sandbox is mentioned again.
+4. ``SandboxLost`` and ``SandboxDown`` imply ``InstanceDown`` for all its instances. ``SandboxLost`` is answered by
+   ``Remove``. ``SandboxDown`` is said only when the engine has let go: nothing of the sandbox is left and nothing can
+   come, as of a boot that is still under way. Until then its memory and its instances' count; ``Remove`` is said again.
 """
 
 from __future__ import annotations
@@ -133,7 +135,17 @@ class InitFailed(NamedTuple):
     error: FaasError
 
 
+class SandboxLost(NamedTuple):
+    """Nothing in it serves any more, or can be trusted to: it did not start or thaw, its zygote ended or lied."""
+
+    sandbox: str
+    cause: Cause
+    reason: str = ""
+
+
 class SandboxDown(NamedTuple):
+    """The engine has let go of it."""
+
     sandbox: str
     cause: Cause
     reason: str = ""
@@ -176,6 +188,7 @@ Event = (
     | Limit
     | SandboxUp
     | SandboxReady
+    | SandboxLost
     | InitFailed
     | SandboxDown
     | InstanceUp

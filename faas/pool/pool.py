@@ -49,6 +49,7 @@ from faas.pool.messages import (
     Resize,
     Resume,
     SandboxDown,
+    SandboxLost,
     SandboxReady,
     SandboxUp,
     Stop,
@@ -85,6 +86,8 @@ class Pool:
         self.queued = 0
         self.ahead = 0  # calls sent ahead
         self.closing = False
+        self.ticked_ns = -1
+        self.woke_ns = 0  # when time last jumped ahead; see upkeep.notice_gap
         self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
         self.eviction_clock = 0.0  # see eviction
         self.new_id = new_id
@@ -97,6 +100,7 @@ class Pool:
             InstanceDown: self._instance_down,
             SandboxUp: self._sandbox_up,
             SandboxReady: self._sandbox_ready,
+            SandboxLost: self._sandbox_lost,
             SandboxDown: self._sandbox_down,
             InitFailed: self._init_failed,
             Expired: self._expired,
@@ -169,9 +173,9 @@ class Pool:
         """429 when the function's or the namespace's own limit is the reason, 503 when the node has no room."""
         if function.short_of == "namespace":
             return tenants.over_memory(function, what, now)
-        if function.short_of == "memory" or function.live == 0:
+        if function.short_of == "memory" or function.serving == 0:
             full = "the node's memory budget is used up" if function.short_of == "memory" else ""
-            reason = full or self.boots.reason or "its sandbox has not started yet"
+            reason = full or self.boots.reason or function.forks.reason or "its sandbox has not started yet"
             return NoCapacity(f"{what} and no instance could be started: {reason}", retry.node_s(self, function, now))
         limit = function.spec.max_instances
         return Throttled(
@@ -295,8 +299,8 @@ class Pool:
         function = self.functions.get(spec.key)
         if function is None:
             config = self.config
-            backoff = Backoff(config.backoff_ns * 10, config.backoff_max_ns)
-            function = Function(spec, backoff, tenants.tenant(self, spec.namespace))
+            init, forks = (Backoff(each * config.backoff_ns, config.backoff_max_ns) for each in (10, 1))
+            function = Function(spec, init, forks, tenants.tenant(self, spec.namespace))
             self.functions[spec.key] = function
             tenants.join(self, function)
             self.flavours.setdefault(spec.flavour, now)
@@ -330,7 +334,8 @@ class Pool:
         if sandbox is None or sandbox.state is not SandboxState.BOOTING:
             return
         self.boots.succeeded()
-        self.boot_ns = smoothed(self.boot_ns, now - sandbox.since_ns)
+        if upkeep.awake_since(self, sandbox.since_ns, now):
+            self.boot_ns = smoothed(self.boot_ns, now - sandbox.since_ns)
         function, sandbox.function = sandbox.function, None
         sandbox.move(SandboxState.GENERIC, now)
         if function is None:
@@ -348,7 +353,8 @@ class Pool:
             return
         sandbox.move(SandboxState.BOUND, now)
         sandbox.clock = self.eviction_clock
-        sandbox.function.load_ns = now - sandbox.bound_ns
+        if upkeep.awake_since(self, sandbox.bound_ns, now):
+            sandbox.function.load_ns = now - sandbox.bound_ns
         sandbox.function.recalls = event.recalls
         sandbox.function.init.succeeded()
         sandbox.function.wanted = sandbox.function.spec.min_instances > 0
@@ -377,6 +383,7 @@ class Pool:
         function = instance.function
         instance.move(InstanceState.IDLE, now)
         instance.up_ns = now
+        function.forks.succeeded()
         function.starting -= 1
         function.serving += 1
         function.available.append(instance)
@@ -416,6 +423,8 @@ class Pool:
         if instance is None:
             return
         function = instance.function
+        if instance.state is InstanceState.STARTING and function.serving == 0:
+            function.forks.failed(now, f"its instances end before they serve ({event.exit or event.cause.value})")
         self._drop_instance(instance, event.cause, event.exit, now, event.unbegun)
         if instance.sandbox.state in (SandboxState.BOUND, SandboxState.BINDING):
             self._out.append(Resize(instance.sandbox.id, len(instance.sandbox.instances) * function.spec.memory_mb))
@@ -443,11 +452,11 @@ class Pool:
                 del self.calls[call.id]
                 self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
 
-    def _after_release(self, function: Function, now: int) -> None:
+    def _after_release(self, function: Function | None, now: int) -> None:
         """Memory came free: by turns where namespaces compete; else first the function it belonged to."""
         if self.contended:
             growth.share_out(self, now)
-        if function.queue:
+        if function is not None and function.queue:
             growth.grow(self, function, now)
         if self.queued:
             for other in self.functions.values():
@@ -465,13 +474,18 @@ class Pool:
         sandbox.move(SandboxState.BOUND, now)
         self._out.append(Resume(sandbox.id))
 
-    def remove(self, sandbox: Sandbox, now: int) -> None:
+    def remove(self, sandbox: Sandbox, now: int, cause: Cause = Cause.KILLED, reason: str = "") -> None:
         """Have the sandbox removed; its calls fail now, its memory counts until the engine says that it is gone."""
         function = sandbox.function if sandbox.state is not SandboxState.BOOTING else None
         sandbox.move(SandboxState.REMOVED, now)
+        sandbox.asked_ns = now
         self._out.append(Remove(sandbox.id))
         for instance in list(sandbox.instances.values()):
-            self._drop_instance(instance, Cause.KILLED, "", now)
+            self._drop_instance(instance, cause, reason, now)
+            sandbox.leaving_mb += instance.function.spec.memory_mb
+        self.memory_mb += sandbox.leaving_mb
+        if sandbox.function is not None:
+            sandbox.function.tenant.instances_mb += sandbox.leaving_mb
         if function is not None:
             self._disown(function, sandbox, now)
 
@@ -487,28 +501,37 @@ class Pool:
         """Say it again: the engine has not confirmed."""
         self._out.append(Remove(sandbox.id))
 
+    def _sandbox_lost(self, event: SandboxLost | SandboxDown, now: int) -> None:
+        sandbox = self.sandboxes.get(event.sandbox)
+        if sandbox is None or sandbox.state is SandboxState.REMOVED:
+            return
+        function = sandbox.function
+        if sandbox.state is SandboxState.BINDING:
+            assert function is not None
+            self.fail_init(sandbox, init_crash(function.spec, event.cause, event.reason), now)
+            return
+        if sandbox.state is SandboxState.BOOTING:
+            self.boots.failed(now, event.reason)
+        self.remove(sandbox, now, event.cause, event.reason)
+        if function is not None and function.queue:
+            growth.grow(self, function, now)
+
     def _sandbox_down(self, event: SandboxDown, now: int) -> None:
         sandbox = self.sandboxes.get(event.sandbox)
         if sandbox is None:
             return
-        function, state = sandbox.function, sandbox.state
-        if state is SandboxState.BOOTING:
-            self.boots.failed(now, event.reason)
-        if state is SandboxState.BINDING:
-            assert function is not None
-            self.fail_init(sandbox, init_crash(function.spec, event.cause, event.reason), now)
-        for instance in list(sandbox.instances.values()):
-            self._drop_instance(instance, event.cause, event.reason, now)
+        self._sandbox_lost(event, now)
         del self.sandboxes[sandbox.id]
-        self.memory_mb -= self.config.sandbox_overhead_mb
-        if function is not None:
-            function.tenant.sandboxes -= sandbox.bound_ns > 0
-            self._disown(function, sandbox, now)
-            self._after_release(function, now)
+        self.memory_mb -= self.config.sandbox_overhead_mb + sandbox.leaving_mb
+        if sandbox.function is not None:
+            sandbox.function.tenant.sandboxes -= sandbox.bound_ns > 0
+            sandbox.function.tenant.instances_mb -= sandbox.leaving_mb
+        self._after_release(sandbox.function, now)
 
     # -- time -------------------------------------------------------------------------------------------------------
 
     def _tick(self, event: Tick, now: int) -> None:  # noqa: ARG002 - every handler takes the event
+        upkeep.notice_gap(self, now)
         upkeep.enforce_limits(self, now)
         if self.contended:
             growth.share_out(self, now)

@@ -20,27 +20,43 @@ BOOTS_AT_ONCE: Final = 2  # of generic sandboxes: those who are called now need 
 GENERIC_SHARE: Final = 8  # generic sandboxes that demand asks for get an eighth of the memory budget at most
 
 
+def notice_gap(pool: Pool, now: int) -> None:
+    """A tick that comes much too late: the node stood still, or its machine was suspended, and time has jumped ahead.
+
+    Nobody had that time to do what was asked, so all limits begin anew; and nothing is learned from what spans it.
+    """
+    if pool.ticked_ns >= 0 and now - pool.ticked_ns > pool.config.gap_ns:
+        pool.woke_ns = now
+    pool.ticked_ns = now
+
+
+def awake_since(pool: Pool, since_ns: int, now: int) -> bool:
+    """Whether time went by as it should from then to now."""
+    return pool.woke_ns <= since_ns and now - max(pool.ticked_ns, since_ns) <= pool.config.gap_ns
+
+
 def enforce_limits(pool: Pool, now: int) -> None:
     """Nothing outside may keep the pool waiting for ever."""
-    config = pool.config
+    config, woke_ns = pool.config, pool.woke_ns
     for sandbox in list(pool.sandboxes.values()):
-        age = now - sandbox.since_ns
+        age = now - max(sandbox.since_ns, woke_ns)
         if sandbox.state is SandboxState.BOOTING and age > config.boot_limit_ns:
             pool.boots.failed(now, "a sandbox did not start in time")
             pool.remove(sandbox, now)
         elif sandbox.state is SandboxState.BINDING and age > config.init_limit_ns:
             seconds = config.init_limit_ns // 1_000_000_000
             pool.fail_init(sandbox, DeadlineExceeded(f"the function's module took over {seconds} s to load"), now)
-        elif sandbox.state is SandboxState.REMOVED and age > config.remove_limit_ns:
-            sandbox.since_ns = now
-            pool.command_remove(sandbox)
+        elif sandbox.state is SandboxState.REMOVED:
+            if now - max(sandbox.asked_ns, woke_ns) > config.remove_limit_ns:
+                sandbox.asked_ns = now
+                pool.command_remove(sandbox)
         elif any(_overdue(pool, instance, now) for instance in sandbox.instances.values()):
             pool.remove(sandbox, now)
 
 
 def _overdue(pool: Pool, instance: Instance, now: int) -> bool:
     """A fork or a stop that its zygote does not carry out means that the sandbox can't be trusted any more."""
-    age = now - instance.since_ns
+    age = now - max(instance.since_ns, pool.woke_ns)
     if instance.state is InstanceState.STOPPING:
         return age > pool.config.stop_limit_ns and not instance.calls
     loading = instance.sandbox.state is SandboxState.BINDING
@@ -48,11 +64,16 @@ def _overdue(pool: Pool, instance: Instance, now: int) -> bool:
 
 
 def expire_queues(pool: Pool, now: int) -> None:
-    """Refuse calls that waited longer than ``queue_wait_ns``, unless an instance is on its way for them."""
-    limit = pool.config.queue_wait_ns
+    """Refuse calls that waited longer than ``queue_wait_ns``; while an instance is on its way for them, than that and
+    ``init_limit_ns``: one that ends as it starts is followed by another, and that may go on for ever.
+    """
+    limit, longer = pool.config.queue_wait_ns, pool.config.init_limit_ns
     for function in pool.functions.values():
         spare = function.starting * function.spec.concurrency
-        while len(function.queue) > spare and now - function.queue[0].submitted_ns > limit:
+        while function.queue:
+            waited_ns = now - max(function.queue[0].submitted_ns, pool.woke_ns)
+            if waited_ns <= limit or (len(function.queue) <= spare and waited_ns <= limit + longer):
+                break
             call = function.queue.popleft()
             waited = f"the call waited {(now - call.submitted_ns) // 1_000_000_000} s for an instance"
             pool.reject(call, pool.overload(function, waited, now))

@@ -161,6 +161,12 @@ class FakeEngine:
         self.memory: dict[str, int] = {}
         self.ooms: dict[str, int] = {}
         self.boot_error: Exception | None = None
+        self.remove_error: Exception | None = None
+        self.may_boot = asyncio.Event()  # cleared: its boot calls hang
+        self.may_boot.set()
+        self.may_remove = asyncio.Event()  # cleared: its removals hang
+        self.may_remove.set()
+        self.removals = 0  # asked for
         self.prepare: Callable[[FakeSandbox], None] = lambda _sandbox: None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -170,6 +176,7 @@ class FakeEngine:
     async def boot(self, spec: SandboxSpec) -> None:
         if self.boot_error is not None:
             raise self.boot_error
+        await self.may_boot.wait()
         sandbox = self.sandboxes[spec.id] = FakeSandbox(spec, self.answer)
         self.prepare(sandbox)
         self._tasks[spec.id] = asyncio.ensure_future(sandbox.run())
@@ -201,6 +208,10 @@ class FakeEngine:
         return self.ooms.get(sandbox_id, 0)
 
     async def remove(self, sandbox_id: str) -> None:
+        self.removals += 1
+        await self.may_remove.wait()
+        if self.remove_error is not None:
+            raise self.remove_error
         sandbox = self.sandboxes.pop(sandbox_id, None)
         if sandbox is None:
             return

