@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from faas.pool.pool import Pool
 
 NEVER_NS: Final = 2**63
+_SERVING: Final = frozenset({InstanceState.IDLE, InstanceState.BUSY})
 BOOTS_AT_ONCE: Final = 2  # of generic sandboxes: those who are called now need the processors too
 GENERIC_SHARE: Final = 8  # generic sandboxes that demand asks for get an eighth of the memory budget at most
 
@@ -56,6 +57,8 @@ def enforce_limits(pool: Pool, now: int) -> None:
 
 def _overdue(pool: Pool, instance: Instance, now: int) -> bool:
     """A fork or a stop that its zygote does not carry out means that the sandbox can't be trusted any more."""
+    if instance.state in _SERVING:
+        return False
     age = now - max(instance.since_ns, pool.woke_ns)
     if instance.state is InstanceState.STOPPING:
         return age > pool.config.stop_limit_ns and not instance.calls

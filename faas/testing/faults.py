@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ENDLESS = 0.3  # of the engine calls that hang: they never return while the faults last
+ENDLESS = 0.3  # of the engine calls that hang: they return after hours, or when the faults are over
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +13,11 @@ class Faults:
 
     # The engine.
     boot_fails: float = 0.0  # the engine says so
-    boot_hangs: float = 0.0  # its call returns after minutes or never, with or without a container
+    boot_hangs: float = 0.0  # its call returns after minutes or hours, with or without a container
     boot_never_answers: float = 0.0  # the container runs, its zygote never dials
     boot_slow: float = 0.0  # up to a minute and a half
     remove_fails: float = 0.0  # the engine says so, and the container stays
-    remove_hangs: float = 0.0  # its call returns after minutes or never
+    remove_hangs: float = 0.0  # its call returns after minutes or hours
     resume_fails: float = 0.0
     resume_hangs: float = 0.0  # what its zygote is sent stays unread for minutes
     sandbox_dies: float = 0.0  # while it serves a call

@@ -38,6 +38,7 @@ from faas.testing.faults import ENDLESS, Faults
 MS: Final = 1_000_000
 SECOND: Final = 1_000 * MS
 MINUTE: Final = 60 * SECOND
+ENDLESS_NS: Final = 24 * 60 * MINUTE
 OLD_MAX: Final = 20  # ids of sandboxes that are gone, kept to say something about
 
 
@@ -195,8 +196,8 @@ class Machine:
         self._calls += 1
         number, rng = self._calls, self._node.rng
         self._hung[number] = then
-        if rng.random() >= ENDLESS:
-            self._node.at(rng.randrange(SECOND, 10 * MINUTE), lambda: self._returned(number))
+        limit_ns = ENDLESS_NS if rng.random() < ENDLESS else 10 * MINUTE
+        self._node.at(rng.randrange(SECOND, limit_ns), lambda: self._returned(number))
 
     def _returned(self, number: int) -> None:
         then = self._hung.pop(number, None)
