@@ -98,6 +98,7 @@ class World:
     _serial: int = 0
     _memory_of: dict[str, int] = field(default_factory=dict)
     _shared: dict[str, SharedTime] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)  # calls that ended for their callers, and not yet for the pool
     _slept_ns: int = 0  # the last time it stood still, until
     _tick_at: int = 0
     _ticks: int = 0
@@ -228,6 +229,7 @@ class World:
         lost, self.open = self.open, {}
         self.pool = Pool(self.config, self._new_id)
         self._shared.clear()
+        self._left.clear()
         self.machine.restart()
         for call, was in lost.items():
             if self._chance(0.3):
@@ -266,6 +268,8 @@ class World:
                 self.at(MS, lambda: self._recall(instance))
             case Return(call):
                 self._return(call)
+            case Fail(call) if call in self._left:
+                self._left.remove(call)
             case Fail(call, error) if not self.open[call].sent and not self.open[call].again:
                 run = self.open[call]  # it never reached the instance: once more, as the invoker does
                 run.again, run.sent = True, True
@@ -323,7 +327,9 @@ class World:
         run = self.open.get(call)
         if run is None:
             return
-        if not run.instance and not run.ahead:
+        if (not run.instance and not run.ahead) or not run.sent:
+            if not run.sent:
+                self._left.add(call)  # the pool will fail it, and nobody hears
             self._end(call, "cancelled")
             self.tell(Cancel(call))
         elif run.instance and stop:
