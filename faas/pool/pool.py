@@ -15,10 +15,12 @@ Invariants (``faas.pool.invariants`` checks them all after every step of the sim
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError, InstanceCrashed, NoCapacity, Throttled
+from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError
 from faas.model.invocation import StartKind
-from faas.pool import contention, growth, prefetch, retry, tenants, upkeep
+from faas.pool import admission, contention, growth, heard, prefetch, tenants, upkeep
+from faas.pool.admission import crash
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox, Tenant
 from faas.pool.fairness import Turns
 from faas.pool.generics import Demand
@@ -46,7 +48,6 @@ from faas.pool.messages import (
     Recalled,
     Reject,
     Remove,
-    Resize,
     Resume,
     SandboxDown,
     SandboxLost,
@@ -56,7 +57,6 @@ from faas.pool.messages import (
     Submit,
     Tick,
 )
-from faas.pool.scaling import smoothed
 from faas.pool.states import InstanceState, SandboxState
 
 # Reading a member off its class costs more than a global on this, the hot path.
@@ -96,16 +96,16 @@ class Pool:
         self._handlers: dict[type, Callable[..., None]] = {
             Submit: self._submit,
             Finished: self._finished,
-            InstanceUp: self._instance_up,
-            InstanceDown: self._instance_down,
-            SandboxUp: self._sandbox_up,
-            SandboxReady: self._sandbox_ready,
-            SandboxLost: self._sandbox_lost,
-            SandboxDown: self._sandbox_down,
-            InitFailed: self._init_failed,
+            InstanceUp: partial(heard.instance_up, self),
+            InstanceDown: partial(heard.instance_down, self),
+            SandboxUp: partial(heard.sandbox_up, self),
+            SandboxReady: partial(heard.sandbox_ready, self),
+            SandboxLost: partial(heard.sandbox_lost, self),
+            SandboxDown: partial(heard.sandbox_down, self),
+            InitFailed: partial(heard.init_failed, self),
             Expired: self._expired,
             Cancel: self._cancel,
-            Recalled: self._recalled,
+            Recalled: partial(prefetch.returned, self),
             Prepare: self._prepare,
             Forget: self._forget,
             Limit: self._limit,
@@ -147,7 +147,7 @@ class Pool:
         if function.ahead and not self.closing and not function.queue and prefetch.send(self, call, function):
             self.calls[call.id] = call
             return
-        error = self._refusal(function, now)
+        error = admission.refusal(self, function, now)
         if error is not None:
             self._out.append(Reject(event.call, error))
             return
@@ -156,33 +156,6 @@ class Pool:
         self.queued += 1
         if not growth.steady(function):
             growth.grow(self, function, now)
-
-    def _refusal(self, function: Function, now: int) -> FaasError | None:
-        if self.closing:
-            return NoCapacity("this node is shutting down; send the call again, another node or its successor takes it")
-        if function.init.error is not None and now < function.init.until_ns and function.serving == 0:
-            return function.init.error
-        if tenants.too_big(function):
-            return tenants.over_memory(function, "the call cannot start", now)
-        waiting = len(function.queue) - function.starting * function.spec.concurrency
-        if waiting < self.config.queue_depth_max:
-            return tenants.no_place(self, function, now)
-        return self.overload(function, f"{len(function.queue)} calls are waiting already", now)
-
-    def overload(self, function: Function, what: str, now: int) -> FaasError:
-        """429 when the function's or the namespace's own limit is the reason, 503 when the node has no room."""
-        if function.short_of == "namespace":
-            return tenants.over_memory(function, what, now)
-        if function.short_of == "memory" or function.serving == 0:
-            full = "the node's memory budget is used up" if function.short_of == "memory" else ""
-            reason = full or self.boots.reason or function.forks.reason or "its sandbox has not started yet"
-            return NoCapacity(f"{what} and no instance could be started: {reason}", retry.node_s(self, function, now))
-        limit = function.spec.max_instances
-        return Throttled(
-            f"{what} for {function.spec.label} (max_instances {limit}); slow down or raise the limit",
-            retry.function_s(function, now),
-            limit="max_instances",
-        )
 
     def _dispatch(self, call: Call, instance: Instance, now: int) -> None:
         function = instance.function
@@ -224,7 +197,7 @@ class Pool:
             self._kill_once_alone(instance, now)
             return
         if not event.reusable:
-            self._retire(instance, now)
+            self.retire(instance, now)
             growth.grow(self, function, now)
             return
         if instance.ahead:
@@ -255,10 +228,10 @@ class Pool:
         if call is None or call.instance is None:
             return
         instance = call.instance
-        self._end_running(call)
+        self.end_running(call)
         self._out.append(Fail(call.id, why))
         if instance.state is InstanceState.BUSY:
-            self._retire(instance, now)
+            self.retire(instance, now)
             instance.doomed = True
             if instance.calls:
                 self._out.append(Abort(call.id, instance.id))
@@ -281,7 +254,7 @@ class Pool:
             self.queued -= 1
             del self.calls[call.id]
 
-    def _end_running(self, call: Call) -> None:
+    def end_running(self, call: Call) -> None:
         del self.calls[call.id]
         call.function.running -= 1
         if call.instance is not None:
@@ -329,42 +302,6 @@ class Pool:
 
     # -- sandboxes and instances ------------------------------------------------------------------------------------
 
-    def _sandbox_up(self, event: SandboxUp, now: int) -> None:
-        sandbox = self.sandboxes.get(event.sandbox)
-        if sandbox is None or sandbox.state is not SandboxState.BOOTING:
-            return
-        self.boots.succeeded()
-        if upkeep.awake_since(self, sandbox.since_ns, now):
-            self.boot_ns = smoothed(self.boot_ns, now - sandbox.since_ns)
-        function, sandbox.function = sandbox.function, None
-        sandbox.move(SandboxState.GENERIC, now)
-        if function is None:
-            return
-        need = growth.instances_short(self, function)
-        if need <= 0 and not (function.wanted and not function.sandboxes):
-            return
-        fits = growth.affordable(self, function, min(max(need, 0), growth.slots(self, function)), 0, now)
-        if (fits > 0 or need <= 0) and growth.bindable(sandbox):
-            growth.bind(self, sandbox, function, fits, StartKind.COLD, now)
-
-    def _sandbox_ready(self, event: SandboxReady, now: int) -> None:
-        sandbox = self.sandboxes.get(event.sandbox)
-        if sandbox is None or sandbox.state is not SandboxState.BINDING or sandbox.function is None:
-            return
-        sandbox.move(SandboxState.BOUND, now)
-        sandbox.clock = self.eviction_clock
-        if upkeep.awake_since(self, sandbox.bound_ns, now):
-            sandbox.function.load_ns = now - sandbox.bound_ns
-        sandbox.function.recalls = event.recalls
-        sandbox.function.init.succeeded()
-        sandbox.function.wanted = sandbox.function.spec.min_instances > 0
-        growth.grow(self, sandbox.function, now)
-
-    def _init_failed(self, event: InitFailed, now: int) -> None:
-        sandbox = self.sandboxes.get(event.sandbox)
-        if sandbox is not None and sandbox.state is SandboxState.BINDING:
-            self.fail_init(sandbox, event.error, now)
-
     def fail_init(self, sandbox: Sandbox, error: FaasError, now: int) -> None:
         """The module did not load: whoever waits for it is told why, and the sandbox goes."""
         function = sandbox.function
@@ -376,20 +313,7 @@ class Pool:
             while function.queue:
                 self.reject(function.queue.popleft(), error)
 
-    def _instance_up(self, event: InstanceUp, now: int) -> None:
-        instance = self.instances.get(event.instance)
-        if instance is None or instance.state is not InstanceState.STARTING:
-            return
-        function = instance.function
-        instance.move(InstanceState.IDLE, now)
-        instance.up_ns = now
-        function.forks.succeeded()
-        function.starting -= 1
-        function.serving += 1
-        function.available.append(instance)
-        self.serve(function, now)
-
-    def _retire(self, instance: Instance, now: int) -> None:
+    def retire(self, instance: Instance, now: int) -> None:
         """Take an instance out of service; its end is awaited."""
         function = instance.function
         if instance.state is InstanceState.STARTING:
@@ -402,42 +326,27 @@ class Pool:
 
     def stop(self, instance: Instance, now: int) -> None:
         """Ask an idle instance to end."""
-        self._retire(instance, now)
+        self.retire(instance, now)
         self._out.append(Stop(instance.id))
 
     def give_up(self, instance: Instance, now: int) -> None:
         """Give it no call any more: it ends with those it has."""
         if instance.calls:
-            self._retire(instance, now)
+            self.retire(instance, now)
             instance.doomed = True
         else:
             self.stop(instance, now)
 
     def kill(self, instance: Instance, now: int) -> None:
         """End an instance that holds no call."""
-        self._retire(instance, now)
+        self.retire(instance, now)
         self._out.append(Kill(instance.id))
 
-    def _instance_down(self, event: InstanceDown, now: int) -> None:
-        instance = self.instances.get(event.instance)
-        if instance is None:
-            return
-        function = instance.function
-        if instance.state is InstanceState.STARTING and function.serving == 0:
-            function.forks.failed(now, f"its instances end before they serve ({event.exit or event.cause.value})")
-        self._drop_instance(instance, event.cause, event.exit, now, event.unbegun)
-        if instance.sandbox.state in (SandboxState.BOUND, SandboxState.BINDING):
-            self._out.append(Resize(instance.sandbox.id, len(instance.sandbox.instances) * function.spec.memory_mb))
-        self._after_release(function, now)
-
-    def _recalled(self, event: Recalled, now: int) -> None:
-        prefetch.returned(self, event, now)
-
-    def _drop_instance(
+    def drop_instance(
         self, instance: Instance, cause: Cause, exit_text: str, now: int, unbegun: tuple[str, ...] = ()
     ) -> None:
         if instance.state is not InstanceState.STOPPING:
-            self._retire(instance, now)
+            self.retire(instance, now)
         instance.move(InstanceState.STOPPED, now)
         del self.instances[instance.id]
         del instance.sandbox.instances[instance.id]
@@ -445,23 +354,12 @@ class Pool:
         self.memory_mb -= instance.function.spec.memory_mb
         instance.function.tenant.instances_mb -= instance.function.spec.memory_mb
         for call in list(instance.calls.values()):
-            self._end_running(call)
+            self.end_running(call)
             self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
         if instance.ahead:
             for call in prefetch.orphans(self, instance, unbegun):
                 del self.calls[call.id]
                 self._out.append(Fail(call.id, crash(instance.function.spec, cause, exit_text)))
-
-    def _after_release(self, function: Function | None, now: int) -> None:
-        """Memory came free: by turns where namespaces compete; else first the function it belonged to."""
-        if self.contended:
-            growth.share_out(self, now)
-        if function is not None and function.queue:
-            growth.grow(self, function, now)
-        if self.queued:
-            for other in self.functions.values():
-                if other.short_of and other is not function and other.queue:
-                    growth.grow(self, other, now)
 
     def park(self, sandbox: Sandbox, now: int) -> None:
         """Freeze a sandbox that has no instances."""
@@ -481,15 +379,15 @@ class Pool:
         sandbox.asked_ns = now
         self._out.append(Remove(sandbox.id))
         for instance in list(sandbox.instances.values()):
-            self._drop_instance(instance, cause, reason, now)
+            self.drop_instance(instance, cause, reason, now)
             sandbox.leaving_mb += instance.function.spec.memory_mb
         self.memory_mb += sandbox.leaving_mb
         if sandbox.function is not None:
             sandbox.function.tenant.instances_mb += sandbox.leaving_mb
         if function is not None:
-            self._disown(function, sandbox, now)
+            self.disown(function, sandbox, now)
 
-    def _disown(self, function: Function, sandbox: Sandbox, now: int) -> None:
+    def disown(self, function: Function, sandbox: Sandbox, now: int) -> None:
         function.sandboxes.pop(sandbox.id, None)
         if not function.sandboxes:
             function.uses = 0
@@ -500,33 +398,6 @@ class Pool:
     def command_remove(self, sandbox: Sandbox) -> None:
         """Say it again: the engine has not confirmed."""
         self._out.append(Remove(sandbox.id))
-
-    def _sandbox_lost(self, event: SandboxLost | SandboxDown, now: int) -> None:
-        sandbox = self.sandboxes.get(event.sandbox)
-        if sandbox is None or sandbox.state is SandboxState.REMOVED:
-            return
-        function = sandbox.function
-        if sandbox.state is SandboxState.BINDING:
-            assert function is not None
-            self.fail_init(sandbox, init_crash(function.spec, event.cause, event.reason), now)
-            return
-        if sandbox.state is SandboxState.BOOTING:
-            self.boots.failed(now, event.reason)
-        self.remove(sandbox, now, event.cause, event.reason)
-        if function is not None and function.queue:
-            growth.grow(self, function, now)
-
-    def _sandbox_down(self, event: SandboxDown, now: int) -> None:
-        sandbox = self.sandboxes.get(event.sandbox)
-        if sandbox is None:
-            return
-        self._sandbox_lost(event, now)
-        del self.sandboxes[sandbox.id]
-        self.memory_mb -= self.config.sandbox_overhead_mb + sandbox.leaving_mb
-        if sandbox.function is not None:
-            sandbox.function.tenant.sandboxes -= sandbox.bound_ns > 0
-            sandbox.function.tenant.instances_mb -= sandbox.leaving_mb
-        self._after_release(sandbox.function, now)
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -553,23 +424,3 @@ class Pool:
     def shut_down(self) -> None:
         """Refuse calls from now on."""
         self.closing = True
-
-
-def crash(spec: FunctionSpec, cause: Cause, exit_text: str) -> FaasError:
-    """What the caller of an instance that died is told."""
-    if cause is Cause.OOM:
-        return InstanceCrashed(
-            f"the function needed more than its {spec.memory_mb} MB of memory and was stopped; raise `memory`", "oom"
-        )
-    if cause is Cause.EXIT:
-        return InstanceCrashed(f"the function's process ended before it answered ({exit_text})", exit_text)
-    why = f" ({exit_text})" if exit_text and exit_text != cause.value else ""
-    return InstanceCrashed(f"the function's sandbox ended before it answered{why}", cause.value)
-
-
-def init_crash(spec: FunctionSpec, cause: Cause, reason: str) -> FaasError:
-    """What those who wait for a module are told whose import took the sandbox down."""
-    if cause is Cause.OOM:
-        return InstanceCrashed(f"loading the function needed more than its {spec.memory_mb} MB; raise `memory`", "oom")
-    why = f" ({reason})" if reason else ""
-    return InstanceCrashed(f"the sandbox ended while it loaded the function{why}", cause.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from faas.model.errors import DeadlineExceeded
-from faas.pool import growth
+from faas.pool import admission, growth
 from faas.pool.entities import Function, Instance, Sandbox
 from faas.pool.eviction import BOOT_NS, EMPTY
 from faas.pool.generics import Demand, Kept, generics_kept
@@ -79,7 +79,7 @@ def expire_queues(pool: Pool, now: int) -> None:
                 break
             call = function.queue.popleft()
             waited = f"the call waited {(now - call.submitted_ns) // 1_000_000_000} s for an instance"
-            pool.reject(call, pool.overload(function, waited, now))
+            pool.reject(call, admission.overload(pool, function, waited, now))
 
 
 def rest(pool: Pool, function: Function, now: int) -> None:
