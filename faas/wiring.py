@@ -31,8 +31,9 @@ from faas.engines.select import Selected, select
 from faas.gateway.app import Gateway, build_app
 from faas.gateway.services import Limits, Services
 from faas.invoker.clock import SystemClock
+from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
-from faas.invoker.invoker import Invoker, InvokerConfig
+from faas.invoker.invoker import Invoker
 from faas.model.errors import FaasError, StoreUnavailable
 from faas.packaging import bundle, layers
 from faas.packaging.content import ContentStore

@@ -12,18 +12,18 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from faas.invoker.channel import Channel
+from faas.invoker.config import Content, InvokerConfig, Journal
 from faas.invoker.deadlines import Deadlines
 from faas.invoker.ids import new_sandbox_id
 from faas.invoker.loads import Loads
 from faas.invoker.perform import Performer
-from faas.invoker.run import Run, status_of
+from faas.invoker.run import Run, function_error, status_of
 from faas.invoker.session import Session
+from faas.invoker.specs import Specs
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.view import describe, describe_generics, stats
 from faas.model.errors import (
@@ -37,7 +37,6 @@ from faas.model.errors import (
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Status
 from faas.model.usage import UsageRecord
-from faas.pool.entities import PoolConfig
 from faas.pool.messages import (
     Cancel,
     Dispatch,
@@ -47,7 +46,6 @@ from faas.pool.messages import (
     Finished,
     Flavour,
     Forget,
-    FunctionSpec,
     InitFailed,
     Limit,
     Prefetch,
@@ -61,7 +59,7 @@ from faas.pool.messages import (
     Tick,
 )
 from faas.pool.pool import Pool
-from faas.ports import Answering, Clock, Engine, Entry, LogLine, LogSink
+from faas.ports import Answering, Clock, Engine, LogLine, LogSink
 from faas.wire import Chunk, Error, Log, Result, Stream
 from faas.wire.schema import FINAL_ERROR_KINDS
 
@@ -71,36 +69,6 @@ _ABOUT_SANDBOXES = frozenset({SandboxReady, InitFailed, SandboxLost, SandboxDown
 TICK_BUSY_S = 0.01  # while calls wait
 TICK_IDLE_S = 0.25
 LOAD_LIMIT_S = 90.0
-
-
-class Attached(Protocol):
-    """Names, relative to the content store's root, of what a version needs."""
-
-    @property
-    def code(self) -> str: ...
-
-    @property
-    def layers(self) -> tuple[str, ...]: ...
-
-
-class Content(Protocol):
-    """Brings a version's code and layers onto this node."""
-
-    async def attach(self, version: FunctionVersion) -> Attached: ...
-
-
-class Journal(Protocol):
-    def record(self, entry: Entry) -> None:
-        """Write the entry to the local journal; raises ``OSError`` when it can't be written."""
-
-
-@dataclass(frozen=True, slots=True)
-class InvokerConfig:
-    node: str
-    socket_root: Path  # a directory of its own; socket paths must stay short (108 bytes)
-    pool: PoolConfig
-    warm_ns: int = 60_000_000_000  # how long an idle instance stays where a function says auto; then it is parked
-    dial_limit_s: float = 5.0  # from a sandbox's start to its zygote's hello
 
 
 class Invoker:
@@ -122,13 +90,13 @@ class Invoker:
         self.pool = Pool(config.pool, new_sandbox_id)
         self.sessions: dict[str, Session] = {}
         self.channels: dict[str, Channel] = {}  # of the instances that are connected, written by their sessions
-        self.versions: dict[str, FunctionVersion] = {}
         self.runs: dict[str, Run] = {}
         self._journal = journal
         self._logs = logs
         self._now_ns, self._unix_ns = clock.monotonic_ns, clock.unix_ns
         self._observe = observe
-        self._specs: dict[str, FunctionSpec] = {}
+        self._specs = Specs(config.warm_ns)
+        self.versions = self._specs.versions
         self._loads = Loads(self.pool)
         self._events: deque[Event] = deque()
         self._applying = False
@@ -204,7 +172,7 @@ class Invoker:
         """Begin a call; ``reply`` is told how it ended, which may be before this returns."""
         run = Run(call, version, reply, self._unix_ns(), self._now_ns())
         self.runs[call.id] = run
-        self.apply(Submit(call.id, self._spec(version)))
+        self.apply(Submit(call.id, self._specs.of(version)))
         return run
 
     def abandon(self, run: Run) -> None:
@@ -227,7 +195,7 @@ class Invoker:
         or ``DeadlineExceeded`` when the import took its sandbox down or did not end, ``NoCapacity`` without room.
         """
         await self.content.attach(version)
-        spec = self._spec(version)
+        spec = self._specs.of(version)
         future = self._loads.wait_for(version.key)
         self.apply(Prepare(spec))
         try:
@@ -243,7 +211,7 @@ class Invoker:
 
     def keep(self, version: FunctionVersion) -> None:
         """Have the version loaded, and its ``min_instances`` running, without waiting for that."""
-        self.apply(Prepare(self._spec(version)))
+        self.apply(Prepare(self._specs.of(version)))
 
     async def forget(self, namespace: str, name: str, keep: int | None = None) -> None:
         """Let the sandboxes of every version but ``keep`` finish what they have, then go."""
@@ -264,29 +232,6 @@ class Invoker:
 
     def stats(self) -> dict[str, Any]:
         return stats(self.pool)
-
-    def _spec(self, version: FunctionVersion) -> FunctionSpec:
-        key = version.key
-        spec = self._specs.get(key)
-        if spec is None:
-            manifest = version.manifest
-            keep_ms = manifest.keep_alive_ms
-            keep_ns = None if keep_ms is None else keep_ms * 1_000_000
-            spec = self._specs[key] = FunctionSpec(
-                key=key,
-                label=version.label,
-                namespace=version.namespace,
-                flavour=Flavour(manifest.runtime, manifest.network),
-                memory_mb=manifest.memory_mb,
-                max_instances=manifest.max_instances,
-                min_instances=manifest.min_instances,
-                concurrency=manifest.concurrency,
-                keep_alive_ns=keep_ns,
-                warm_ns=self.config.warm_ns if keep_ns is None else keep_ns,
-                stops=manifest.on_disconnect == "cancel",
-            )
-            self.versions[key] = version
-        return spec
 
     # -- the owner --------------------------------------------------------------------------------------------------
 
@@ -350,7 +295,7 @@ class Invoker:
         self.apply(Tick())
         self._loads.settle()
         self._slow_tick = not (self.pool.queued or self.pool.ahead)
-        if len(self.versions) > 2 * len(self.pool.functions) + 64:
+        if self._specs.too_many(len(self.pool.functions)):
             self._drop_unused()
         seconds = TICK_IDLE_S if self._slow_tick else TICK_BUSY_S
         self._ticker = asyncio.get_running_loop().call_later(seconds, self._tick)
@@ -358,8 +303,7 @@ class Invoker:
     def _drop_unused(self) -> None:
         """Forget versions that the pool has forgotten and no call holds."""
         held = {run.version.key for run in self.runs.values()}
-        for key in [key for key in self.versions if key not in self.pool.functions and key not in held]:
-            del self.versions[key], self._specs[key]
+        for key in self._specs.keep_only(self.pool.functions, held):
             self._performer.forget(key)
 
     def _dispatch(self, command: Dispatch, now: int) -> None:
@@ -401,7 +345,7 @@ class Invoker:
         """The pool gives a call up. One that was never sent, its instance having ended before, is tried once more."""
         if type(command) is Fail and not run.sent and not run.again and not self.pool.closing:
             run.again = True
-            self.apply(Submit(run.call.id, self._spec(run.version)))
+            self.apply(Submit(run.call.id, self._specs.of(run.version)))
         else:
             self.end(run, command.error)
 
@@ -427,7 +371,7 @@ class Invoker:
             run.end_sharing(self._now_ns())
             leaving = frame.kind in FINAL_ERROR_KINDS or channel.session.has_exited(channel.instance)
             self.apply(Finished(channel.instance, run.call.id, not leaving))
-            self.end(run, _function_error(frame, run.version.manifest.memory_mb))
+            self.end(run, function_error(frame, run.version.manifest.memory_mb))
 
     def _result(self, channel: Channel, run: Run, frame: Result) -> None:
         run.cpu_ns = frame.cpu_ns
@@ -515,12 +459,3 @@ class Invoker:
                 run.reply.set_result(Reply(record, error))
             else:
                 run.reply.set_result(Reply(record, None, response.status, response.headers, response.payload))
-
-
-def _function_error(frame: Error, memory_mb: int) -> FaasError:
-    """What an instance says went wrong, as the caller is told."""
-    if frame.kind == "bad_event":
-        return InvalidRequest(frame.message)
-    if frame.kind == "oom":
-        return InstanceCrashed(f"the function needed more than its {memory_mb} MB of memory; raise `memory`", "oom")
-    return FunctionFailed(frame.error_type, frame.message, frame.traceback)

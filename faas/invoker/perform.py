@@ -37,7 +37,8 @@ from faas.wire import Fork as ForkFrame
 from faas.wire import Kill as KillFrame
 
 if TYPE_CHECKING:
-    from faas.invoker.invoker import Attached, Invoker
+    from faas.invoker.config import Attached
+    from faas.invoker.invoker import Invoker
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,20 @@ from typing import Any
 
 from faas.invoker.streaming import ResponseStream
 from faas.metering.meter import SharedTime, meter
-from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError, Fault, FunctionFailed, InstanceCrashed
+from faas.model.errors import (
+    CallerLeft,
+    DeadlineExceeded,
+    FaasError,
+    Fault,
+    FunctionFailed,
+    InstanceCrashed,
+    InvalidRequest,
+)
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, StartKind, Status
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, Entry
+from faas.wire import Error
 
 
 class Run:
@@ -94,3 +103,12 @@ def described(error: FaasError) -> dict[str, str]:
         shown["error_type"] = error.error_type
         shown["traceback"] = error.traceback
     return shown
+
+
+def function_error(frame: Error, memory_mb: int) -> FaasError:
+    """What an instance says went wrong, as the caller is told."""
+    if frame.kind == "bad_event":
+        return InvalidRequest(frame.message)
+    if frame.kind == "oom":
+        return InstanceCrashed(f"the function needed more than its {memory_mb} MB of memory; raise `memory`", "oom")
+    return FunctionFailed(frame.error_type, frame.message, frame.traceback)

@@ -14,8 +14,9 @@ import pytest
 
 from faas.engines.process import ProcessEngine
 from faas.invoker.clock import SystemClock
+from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
-from faas.invoker.invoker import Invoker, InvokerConfig
+from faas.invoker.invoker import Invoker
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Manifest

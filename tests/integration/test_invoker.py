@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from faas.invoker.clock import SystemClock
+from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
-from faas.invoker.invoker import Invoker, InvokerConfig
+from faas.invoker.invoker import Invoker
 from faas.model.errors import EngineUnavailable, FunctionFailed
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
