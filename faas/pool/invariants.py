@@ -93,14 +93,20 @@ def _check_ahead(pool: Pool, instance: Instance) -> None:
 
 
 def _check_tenants(pool: Pool) -> None:
-    assert {t.name for t in pool.tenants.values()} == {f.tenant.name for f in pool.functions.values()}
+    held_mb = dict.fromkeys(pool.tenants, 0)
+    sandboxes = dict.fromkeys(pool.tenants, 0)
+    assert held_mb.keys() == {f.tenant.name for f in pool.functions.values()}, "namespaces without functions"
+    for sandbox in pool.sandboxes.values():
+        tenant = sandbox.function.tenant if sandbox.function is not None else None
+        if tenant is not None and pool.tenants.get(tenant.name) is tenant:
+            sandboxes[tenant.name] += sandbox.bound_ns > 0
+            held_mb[tenant.name] += sandbox.leaving_mb
+    for instance in pool.instances.values():
+        held_mb[instance.function.tenant.name] += instance.function.spec.memory_mb
     for tenant in pool.tenants.values():
-        own = [i for i in pool.instances.values() if i.function.tenant is tenant]
-        bound = [s for s in pool.sandboxes.values() if s.function is not None and s.function.tenant is tenant]
-        held = sum(i.function.spec.memory_mb for i in own) + sum(s.leaving_mb for s in bound)
+        held, bound = held_mb[tenant.name], sandboxes[tenant.name]
         assert tenant.instances_mb == held, f"{tenant.name}: memory counted {tenant.instances_mb}, held {held}"
-        counted = sum(s.bound_ns > 0 for s in bound)
-        assert tenant.sandboxes == counted, f"{tenant.name}: {tenant.sandboxes} sandboxes counted, {counted} there"
+        assert tenant.sandboxes == bound, f"{tenant.name}: {tenant.sandboxes} sandboxes counted, {bound} there"
 
 
 def _check_function(pool: Pool, function: Function) -> None:

@@ -74,7 +74,7 @@ def _load(world: World, functions: list[FunctionSpec], seconds: int) -> None:
 def weeks(seed: int, hours: int = WEEKS_HOURS) -> World:
     """Functions with rhythms (by the minute, by the hour, by the day, at random): what only goes wrong now and then,
     or adds up slowly."""
-    world = made("weeks", seed, [700, 2000, 8000], calm_tick_ns=3 * MINUTE)
+    world = made("weeks", seed, [700, 2000, 8000], calm_tick_ns=4 * MINUTE)
     functions = _weeks_functions(world)
     with world.playing():
         _live(world, functions, hours)

@@ -124,7 +124,8 @@ def test_nobody_is_starved_when_instances_die_and_do_not_stop_as_well(seed: int)
 
 @pytest.mark.parametrize("seed", range(6))
 def test_limits_hold_and_every_call_ends_in_storms_of_several_namespaces(seed: int) -> None:
-    w = world(seed, replace(Faults.stormy(), node_dies=0.0), budget_mb=2500)  # limits are told once
+    faults = replace(Faults.stormy(), node_dies=0.0)  # a node that starts anew is told its limits anew
+    w = world(seed, faults, budget_mb=2500)
     rng = w.rng
     names = ["a", "b", "c"]
     memory = {name: rng.choice([None, 300, 1000]) for name in names}
@@ -145,7 +146,7 @@ def test_limits_hold_and_every_call_ends_in_storms_of_several_namespaces(seed: i
             assert tenant.instances_mb <= (memory[tenant.name] or 2500)
             assert tenants.calls(w.pool, tenant) <= (calls[tenant.name] or 10_000)
         w.run(w.now + rng.randrange(SECOND))
-    w.faults = Faults()
+    w.calm()
     w.run(w.now + 180 * SECOND)
     assert len(w.ended) == w.submitted
     fits = [f for f in functions if f.memory_mb <= (memory[f.namespace] or 2500)]
