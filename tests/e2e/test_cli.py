@@ -88,7 +88,7 @@ def test_from_an_empty_directory_to_a_metered_answer_and_back(faas: Cli, node: N
     assert answer.json() == {"message": "Hello, Bob!"}
     assert "my-first" in faas("ls")
     assert re.search(
-        r"^instances  \S+  version 1  bound: .*\n +1 idle, ends in ", faas("show", "my-first"), re.MULTILINE
+        r"^instances +\S+  version 1  bound: .*\n +1 idle, ends in ", faas("show", "my-first"), re.MULTILINE
     )
     wait_until(lambda: "greeting Bob" in faas("logs", "my-first"), "the second call's log is there")
     node.settled()

@@ -64,7 +64,7 @@ def says(name: str, data: str) -> Attack:
     return crashes(name, f"{TOOLS}\nsay({data})")
 
 
-RESULT = '[[b"content-type", b"application/json"]], 0, 0, b"1"'
+RESULT = '[[b"content-type", b"application/json"]], 0, 0, 0, b"1"'
 ATTACKS = [
     says("noise", "os.urandom(1000)"),
     says("zeros", "bytes(1000)"),
@@ -134,7 +134,7 @@ def test_the_process_behind_a_broken_channel_is_killed(field: Range) -> None:
 
 def test_a_forged_answer_is_cleaned(field: Range) -> None:
     """An instance may answer for itself, and only within what HTTP allows."""
-    forged = field.run(f'{TOOLS}\nsay(frame(16, own, 200, [[b"x-a", b"1\\r\\nset-cookie: a=1"]], 0, 0, b"1"))')
+    forged = field.run(f'{TOOLS}\nsay(frame(16, own, 200, [[b"x-a", b"1\\r\\nset-cookie: a=1"]], 0, 0, 0, b"1"))')
     assert code(forged) in ((500, "function-error"), (502, "instance-crashed"))
     assert "set-cookie" not in forged.headers
     field.unharmed()
@@ -142,7 +142,7 @@ def test_a_forged_answer_is_cleaned(field: Range) -> None:
     assert twice.status_code == 200
     wait_until(lambda: field.run("answer = 1").status_code == 200, "the instance that answered twice is gone")
     field.unharmed()
-    lies = field.run(f"{TOOLS}\nos.write(channel(), frame(16, own, 200, [], 1 << 62, 1 << 62, b''))\nos._exit(0)")
+    lies = field.run(f"{TOOLS}\nos.write(channel(), frame(16, own, 200, [], 1 << 62, 1 << 62, 1 << 62, b''))\nos._exit(0)")
     assert lies.status_code == 200
     assert field.node.record(lies)["billed_ms"] < 60_000
     field.unharmed()
