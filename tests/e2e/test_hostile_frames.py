@@ -142,7 +142,8 @@ def test_a_forged_answer_is_cleaned(field: Range) -> None:
     assert twice.status_code == 200
     wait_until(lambda: field.run("answer = 1").status_code == 200, "the instance that answered twice is gone")
     field.unharmed()
-    lies = field.run(f"{TOOLS}\nos.write(channel(), frame(16, own, 200, [], 1 << 62, 1 << 62, 1 << 62, b''))\nos._exit(0)")
+    huge = "1 << 62, 1 << 62, 1 << 62"
+    lies = field.run(f"{TOOLS}\nos.write(channel(), frame(16, own, 200, [], {huge}, b''))\nos._exit(0)")
     assert lies.status_code == 200
     assert field.node.record(lies)["billed_ms"] < 60_000
     field.unharmed()
