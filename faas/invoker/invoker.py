@@ -439,8 +439,8 @@ class Invoker:
         except (OSError, ValueError, TypeError, OverflowError) as failure:
             log.error("the journal could not be written: %s", failure)
             error = StoreUnavailable("the call's usage could not be recorded, so its answer is withheld")
-        self._observe(record)
         self._answer(run, record, error, response)
+        self._observe(record)
         if not self.runs:
             self._idle.set()
 

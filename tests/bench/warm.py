@@ -41,7 +41,8 @@ def measure(node: Node, echo: Server, rounds: int, say: report.Say) -> list[Row]
             say(f"warm calls, round {number} of {rounds}")
             latency.append(_pair(node, echo, 1, LATENCY_S, turned=number % 2 == 0))
             throughput.append(_pair(node, echo, 64, THROUGHPUT_S, turned=number % 2 == 0))
-        return [latency_row(latency), throughput_row(throughput)]
+        instances = sum(len(sandbox["instances"]) for sandbox in node.sandboxes(NAME))
+        return [latency_row(latency), throughput_row(throughput, instances)]
     finally:
         node.delete(NAME)
 
@@ -87,7 +88,7 @@ def latency_row(rounds: list[tuple[Round, Round]]) -> Row:
     )
 
 
-def throughput_row(rounds: list[tuple[Round, Round]]) -> Row:
+def throughput_row(rounds: list[tuple[Round, Round]], instances: int) -> Row:
     rates = Paired([ours.outcome.per_second for ours, _ in rounds], [floor.outcome.per_second for _, floor in rounds])
     p99_ns = median([ours.outcome.p99_ns for ours, _ in rounds])
     return Row(
@@ -98,7 +99,7 @@ def throughput_row(rounds: list[tuple[Round, Round]]) -> Row:
         THROUGHPUT.text,
         THROUGHPUT.judge(rates.ratio),
         f"rounds between {rates.spread[0]:.2f} and {rates.spread[1]:.2f}; p99 {report.duration(p99_ns)}; "
-        + _cpu(rounds),
+        f"{instances} instances; {_cpu(rounds)}",
         {"per_second": rates.ours, "floor_per_second": rates.floor, "p99_ns": p99_ns, "ratio": rates.ratio},
     )
 

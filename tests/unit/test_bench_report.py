@@ -92,8 +92,8 @@ def test_latency_is_judged_by_the_ratio_of_p50() -> None:
 
 
 def test_throughput_is_judged_by_its_ratio() -> None:
-    assert warm.throughput_row([pair(outcome(700), outcome(1000))]).verdict is Verdict.PASS
-    row = warm.throughput_row([pair(outcome(690), outcome(1000))])
+    assert warm.throughput_row([pair(outcome(700), outcome(1000))], 8).verdict is Verdict.PASS
+    row = warm.throughput_row([pair(outcome(690), outcome(1000))], 8)
     assert (row.verdict, row.measured, row.floor, row.ratio) == (Verdict.SHORT, "690/s", "1,000/s", "0.69")
 
 
