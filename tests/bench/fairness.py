@@ -71,6 +71,7 @@ def measure(node: Node, rounds: int, say: report.Say) -> list[Row]:
 def _round(quiet: Node, noisy: Node, case: Case) -> Round:
     request = quiet.request_text("steady", case.event)
     pace = paced.Pace(quiet.host, quiet.port, request, VICTIM_CONNECTIONS_MAX, SECONDS, case.per_second)
+    quiet.stand_still()
     alone = paced.run(pace)
     with flooded(noisy, "flood", case.event, FLOOD_CONNECTIONS) as flood:
         time.sleep(FLOOD_FIRST_S)

@@ -134,6 +134,18 @@ class Node(Server):
                 raise BenchError(f"the node did not come to rest in {SETTLE_S:.0f} s: {counts}")
             time.sleep(0.03)
 
+    def stand_still(self) -> None:
+        """Wait until the engine has had nothing to do for a second: sandboxes that start take processors from calls."""
+        end = time.monotonic() + SETTLE_S
+        still_since = time.monotonic()
+        while time.monotonic() - still_since < 1.0:
+            counts = self.counts("sandboxes")
+            if any(counts.get(state) for state in ("booting", "binding", "removed")):
+                still_since = time.monotonic()
+            if time.monotonic() > end:
+                raise BenchError(f"sandboxes kept starting or ending for {SETTLE_S:.0f} s: {counts}")
+            time.sleep(0.1)
+
 
 def invocations(name: str) -> str:
     return f"/v1/functions/{name}/invocations"
