@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="bubblewrap ca-certificates iproute2 iptables util-linux"
+PACKAGES="bubblewrap ca-certificates curl iproute2 iptables util-linux" # curl: the guide uses it, and its commands are tested
 ENGINE_PACKAGES="docker.io"
 READY_S=60
 address=${DOCKER_HOST:-unix:///var/run/docker.sock}

@@ -31,7 +31,8 @@ def overload(pool: Pool, function: Function, what: str, now: int) -> FaasError:
     """429 when the function's or the namespace's own limit is the reason, 503 when the node has no room."""
     if function.short_of == "namespace":
         return tenants.over_memory(function, what, now)
-    if function.short_of == "memory" or function.serving == 0:
+    starts_in_vain = function.serving == 0 and function.forks.failures > 0
+    if function.short_of == "memory" or function.live == 0 or starts_in_vain:
         full = "the node's memory budget is used up" if function.short_of == "memory" else ""
         reason = full or pool.boots.reason or function.forks.reason or "its sandbox has not started yet"
         return NoCapacity(f"{what} and no instance could be started: {reason}", retry.node_s(pool, function, now))
