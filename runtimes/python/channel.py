@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM
 from _socket import socket as Socket  # noqa: N812
 from _thread import RLock, get_ident
@@ -34,6 +35,9 @@ class Channel:
     def __init__(self, connected: Socket) -> None:
         self._socket = connected
         self._receive, self._send = self._socket.recv, self._socket.sendall
+        readable = select.poll()
+        readable.register(connected.fileno(), select.POLLIN)
+        self._wait = readable.poll
         self._buffer = bytearray()
         self._lock = RLock()
         self._sender = 0
@@ -81,9 +85,14 @@ class Channel:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def receive(self) -> list[Any] | None:
-        """Wait for the next frame. None when the node has closed the channel."""
+        """Wait for the next frame. None when the node has closed the channel.
+
+        The wait is a poll: Linux wakes who sleeps in recv(2) on a Unix socket also when the peer has read what was sent
+        last (unix_write_space), so a process that answers and receives would be woken twice for each frame.
+        """
         buffer = self._buffer
         if not buffer:
+            self._wait()
             data = self._receive(RECEIVE_BYTES)
             if len(data) > HEAD_BYTES and body_size(data)[0] == len(data) - HEAD_BYTES:
                 frame: list[Any] = unpack(data[HEAD_BYTES:])  # the usual: one frame came, and it came whole

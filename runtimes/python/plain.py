@@ -4,7 +4,8 @@ Instances of a busy node take turns, so each finds the processor's caches full o
 call costs is then less its instructions than the pages it looks at, and a call of a Python function is five to ten of
 them. So this loop does itself what ``Instance``, ``Gauge``, ``events.direct`` and ``results.direct`` have methods for,
 and leaves to those all that is not as usual: a payload that is not JSON, a value that is not, the HTTP trigger, a line
-without an end, a failure. Four system calls an invocation: receive, what was used, is there output, send.
+without an end, a failure. Five system calls an invocation: wait, receive, what was used, is there output,
+send.
 """
 
 from __future__ import annotations
