@@ -20,13 +20,14 @@ class Channel(asyncio.Protocol):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._answered = session.answered
+        self._answered, self._together = session.answered, session.together
         self.connection = Connection()
         self.instance = ""  # "" for the zygote and for who has not said hello
         self.shared = SharedTime()
         self.reading = True
         self.unanswered: tuple[str, ...] = ()  # when it has closed, oldest first
         self._transport: asyncio.Transport | None = None
+        self._held: list[bytes] | None = None  # what is sent while several frames are seen to, to leave in one write
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
@@ -39,15 +40,32 @@ class Channel(asyncio.Protocol):
         except RemoteProtocolError as error:
             broken = error
             frames = error.frames
-        for frame in frames:
-            if type(frame) is Result:
-                self._answered(self, frame)
-            else:
-                self.session.received(self, frame)
+        if len(frames) > 1:
+            self._several(frames)
+        elif frames:
+            self._one(frames[0])
         if broken is not None:
             log.warning("sandbox %s: closing a channel that broke the protocol: %s", self.session.id, broken)
             self.session.broken(self, str(broken))
             self.close()
+
+    def _one(self, frame: Frame) -> None:
+        if type(frame) is Result:
+            self._answered(self, frame)
+        else:
+            self.session.received(self, frame)
+
+    def _several(self, frames: list[Frame]) -> None:
+        """The instance has what to do next before those that it answered hear of it."""
+        with self._together():
+            self._held = []
+            try:
+                for frame in frames:
+                    self._one(frame)
+            finally:
+                held, self._held = b"".join(self._held), None
+                if held and self._transport is not None:
+                    self._transport.write(held)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason does not matter
         self._transport = None
@@ -59,10 +77,14 @@ class Channel(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return False
         try:
-            self._transport.write(self.connection.send(frame))
+            data = self.connection.send(frame)
         except LocalProtocolError as error:
             log.debug("sandbox %s: not sent: %s", self.session.id, error)
             return False
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
         return True
 
     def pause_reading(self) -> None:

@@ -28,8 +28,8 @@ class Content(Protocol):
 
 
 class Journal(Protocol):
-    def record(self, entry: Entry) -> None:
-        """Write the entry to the local journal; raises ``OSError`` when it can't be written."""
+    def record(self, *entries: Entry) -> None:
+        """Write them to the local journal, all or none; raises ``OSError`` when that can't be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,21 +18,18 @@ from typing import Any
 from faas.invoker.channel import Channel
 from faas.invoker.config import Content, InvokerConfig, Journal
 from faas.invoker.deadlines import Deadlines
+from faas.invoker.ends import Ends
 from faas.invoker.ids import new_sandbox_id
 from faas.invoker.loads import Loads
 from faas.invoker.perform import Performer
-from faas.invoker.run import Run, function_error, status_of
+from faas.invoker.run import Run, function_error
 from faas.invoker.session import Session
 from faas.invoker.specs import Specs
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.view import describe, describe_generics, stats
 from faas.model.errors import (
     FaasError,
-    FunctionFailed,
-    InstanceCrashed,
-    InvalidRequest,
     NoCapacity,
-    StoreUnavailable,
 )
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Status
@@ -90,11 +87,8 @@ class Invoker:
         self.pool = Pool(config.pool, new_sandbox_id)
         self.sessions: dict[str, Session] = {}
         self.channels: dict[str, Channel] = {}  # of the instances that are connected, written by their sessions
-        self.runs: dict[str, Run] = {}
-        self._journal = journal
         self._logs = logs
         self._now_ns, self._unix_ns = clock.monotonic_ns, clock.unix_ns
-        self._observe = observe
         self._specs = Specs(config.warm_ns)
         self.versions = self._specs.versions
         self._loads = Loads(self.pool)
@@ -104,10 +98,11 @@ class Invoker:
         self._ticker: asyncio.TimerHandle | None = None
         self._slow_tick = True
         self._closed = False
-        self._idle = asyncio.Event()
         self._performer = Performer(self)
         self._loop = asyncio.get_running_loop()  # asked for at each call it would cost a system call
         self._deadlines: Deadlines[Run] = Deadlines(self._loop, clock.monotonic_ns, self._expire)
+        self.ends = Ends(config.node, journal, self._deadlines, clock.monotonic_ns, observe)
+        self.runs, self.together = self.ends.runs, self.ends.together
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -122,14 +117,14 @@ class Invoker:
         """Refuse new calls and let running ones finish for so long; then those that are left get a 503."""
         self.pool.shut_down()
         if self.runs:
-            self._idle.clear()
+            self.ends.none_left.clear()
             try:
                 async with asyncio.timeout(seconds):
-                    await self._idle.wait()
+                    await self.ends.none_left.wait()
             except TimeoutError:
                 log.warning("%d calls were still running after %.0f s and are given up", len(self.runs), seconds)
         for run in list(self.runs.values()):
-            self.end(run, NoCapacity("the node shut down before the call finished; send it again"))
+            self.ends.end(run, NoCapacity("the node shut down before the call finished; send it again"))
 
     async def close(self) -> None:
         """End what is left at once and remove every sandbox."""
@@ -182,7 +177,7 @@ class Invoker:
             return
         if not run.sent:
             self.apply(Cancel(call))
-            self.end(run, None, Status.REJECTED)
+            self.ends.end(run, None, Status.REJECTED)
         elif run.version.manifest.on_disconnect == "cancel":
             self.apply(Cancel(call, stop=True))
         elif run.stream is not None:
@@ -347,7 +342,7 @@ class Invoker:
             run.again = True
             self.apply(Submit(run.call.id, self._specs.of(run.version)))
         else:
-            self.end(run, command.error)
+            self.ends.end(run, command.error)
 
     def _expire(self, run: Run) -> None:
         self.apply(Expired(run.call.id))
@@ -371,7 +366,7 @@ class Invoker:
             run.end_sharing(self._now_ns())
             leaving = frame.kind in FINAL_ERROR_KINDS or channel.session.has_exited(channel.instance)
             self.apply(Finished(channel.instance, run.call.id, not leaving))
-            self.end(run, function_error(frame, run.version.manifest.memory_mb))
+            self.ends.end(run, function_error(frame, run.version.manifest.memory_mb))
 
     def _result(self, channel: Channel, run: Run, frame: Result) -> None:
         run.cpu_ns = frame.cpu_ns
@@ -383,10 +378,10 @@ class Invoker:
         self.apply(Finished(channel.instance, run.call.id, reusable, busy_ns))
         if run.stream is not None:
             run.bytes_out = run.stream.bytes_out
-            self.end(run, None, now=now)
+            self.ends.end(run, None, now=now)
             return
         run.bytes_out = len(frame.payload)
-        self.end(run, None, now=now, response=frame)
+        self.ends.end(run, None, now=now, response=frame)
 
     def _stream(self, channel: Channel, run: Run, frame: Stream) -> None:
         run.stream = ResponseStream(channel.pause_reading, channel.resume_reading, partial(self.abandon, run))
@@ -414,48 +409,3 @@ class Invoker:
 
     def oom_kills(self, sandbox: str) -> int:
         return self.engine.oom_kills(sandbox)
-
-    # -- ends -------------------------------------------------------------------------------------------------------
-
-    def end(
-        self,
-        run: Run,
-        error: FaasError | None,
-        status: Status | None = None,
-        now: int | None = None,
-        response: Result | None = None,
-    ) -> None:
-        """The only place a call ends: meter, journal, then answer."""
-        del self.runs[run.call.id]
-        if run.dispatched_ns:
-            self._deadlines.remove(run, run.version.manifest.timeout_ms)
-        if status is None:
-            status = Status.OK if error is None else self._status(run, error)
-        now = now or self._now_ns()
-        run.end_sharing(now)
-        record = run.record(status, self.config.node, now)
-        try:
-            self._journal.record(run.entry(record, error))
-        except (OSError, ValueError, TypeError, OverflowError) as failure:
-            log.error("the journal could not be written: %s", failure)
-            error = StoreUnavailable("the call's usage could not be recorded, so its answer is withheld")
-        self._answer(run, record, error, response)
-        self._observe(record)
-        if not self.runs:
-            self._idle.set()
-
-    def _status(self, run: Run, error: FaasError) -> Status:
-        if isinstance(error, InvalidRequest) or not run.dispatched_ns:
-            started = isinstance(error, FunctionFailed | InstanceCrashed)
-            return status_of(error) if started else Status.REJECTED
-        return status_of(error)
-
-    def _answer(self, run: Run, record: UsageRecord, error: FaasError | None, response: Result | None) -> None:
-        if run.stream is not None and run.streamed is not None:
-            run.streamed.record = record
-            run.stream.end(error)
-        elif not run.reply.done():
-            if response is None or error is not None:
-                run.reply.set_result(Reply(record, error))
-            else:
-                run.reply.set_result(Reply(record, None, response.status, response.headers, response.payload))

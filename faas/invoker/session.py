@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,9 @@ class Owner(Protocol):
 
     def answered(self, channel: Channel, frame: Result | Error | Chunk | Stream) -> None: ...
 
+    def together(self) -> AbstractContextManager[None]:
+        """Frames that came in one read are seen to in here."""
+
     def logged(self, session: Session, frame: Log) -> None: ...
 
     def oom_kills(self, sandbox: str) -> int: ...
@@ -66,7 +70,7 @@ class Session:
         self.waiting: tuple[str, ...] = ()  # instances to fork as soon as it has been told
         self.control: Channel | None = None
         self.closed = False
-        self.answered = owner.answered
+        self.answered, self.together = owner.answered, owner.together
         self._owner = owner
         self._channels = owner.channels
         self._server: asyncio.Server | None = None

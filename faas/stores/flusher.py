@@ -84,13 +84,14 @@ class Flusher:
         applied = self._applied if self._applied is not None else self._settled
         return self._journal.last_sequence - applied
 
-    def record(self, entry: Entry) -> None:
-        """Journal an entry; it is safe when this returns. Raises what ``Journal.append`` raises."""
-        self._journal.append(entry)
-        self._gathered += 1
-        if self._gathered == 1:
+    def record(self, *entries: Entry) -> None:
+        """Journal entries, all or none; they are safe when this returns. Raises what ``Journal.append`` raises."""
+        self._journal.append(*entries)
+        before = self._gathered
+        self._gathered += len(entries)
+        if before == 0:
             self._work.set()
-        elif self._gathered == self._batch_max:
+        if before < self._batch_max <= self._gathered:
             self._kick.set()
 
     def kick(self) -> None:

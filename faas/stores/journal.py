@@ -128,15 +128,16 @@ class Journal:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def append(self, entry: Entry) -> int:
-        """Write one entry with one system call and return its sequence, which ``entry`` then carries as well.
+    def append(self, *entries: Entry) -> int:
+        """Write entries with one system call, all or none; returns the last one's sequence. Each then carries its own.
 
-        Raises ``OSError`` when it could not be written whole (``ENOSPC``); the journal is then as it was before, and
-        the sequence is not used up. Raises ``TypeError`` or ``OverflowError`` for what cannot be packed,
-        ``ValueError`` when it is too large.
+        Raises ``OSError`` when they could not be written whole (``ENOSPC``); the journal is then as it was before, and
+        no sequence is used up. Raises ``TypeError`` or ``OverflowError`` for what cannot be packed, ``ValueError`` for
+        one that is too large.
         """
-        sequence = self._sequence + 1
-        data = frame(sequence, self._pack(entry))
+        first = self._sequence + 1
+        frames = [frame(sequence, self._pack(entry)) for sequence, entry in enumerate(entries, first)]
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._torn:
             self._cut_torn_end()
         if self._offset >= self._segment_bytes_max:
@@ -151,13 +152,15 @@ class Journal:
             self._cut_torn_end()
             raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes fitted", str(self._dir))
         self._offset += written
-        self._sequence = entry.sequence = sequence
+        for sequence, entry in enumerate(entries, first):
+            entry.sequence = sequence
+        self._sequence += len(frames)
         self._dirty = True
-        self._tail.append(data)
+        self._tail.extend(frames)
         self._tail_bytes += written
         while self._tail_bytes > TAIL_BYTES_MAX:
             self._tail_bytes -= len(self._tail.popleft())
-        return sequence
+        return self._sequence
 
     def _cut_torn_end(self) -> None:
         os.ftruncate(self._fd, self._offset)

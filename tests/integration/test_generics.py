@@ -50,7 +50,7 @@ class Content:
 class Nowhere:
     """Journal and log sink."""
 
-    def record(self, entry: Entry) -> None:
+    def record(self, *entries: Entry) -> None:
         pass
 
     def write(self, line: LogLine) -> None:

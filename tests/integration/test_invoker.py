@@ -46,10 +46,10 @@ class Kept:
         self.lines: list[LogLine] = []
         self.full = False
 
-    def record(self, entry: Entry) -> None:
+    def record(self, *entries: Entry) -> None:
         if self.full:
             raise OSError(28, "No space left on device")
-        self.entries.append(entry)
+        self.entries.extend(entries)
 
     def write(self, line: LogLine) -> None:
         self.lines.append(line)
