@@ -24,6 +24,7 @@ class Channel(asyncio.Protocol):
         self.connection = Connection()
         self.instance = ""  # "" for the zygote and for who has not said hello
         self.shared = SharedTime()
+        self.brief = False  # its last call was one to wait awake for
         self.reading = True
         self.unanswered: tuple[str, ...] = ()  # when it has closed, oldest first
         self._transport: asyncio.Transport | None = None

@@ -25,6 +25,7 @@ from faas.invoker.perform import Performer
 from faas.invoker.run import Run, function_error
 from faas.invoker.session import Session
 from faas.invoker.specs import Specs
+from faas.invoker.spin import BRIEF_NS, Spin
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.view import describe, describe_generics, stats
 from faas.model.errors import (
@@ -103,6 +104,7 @@ class Invoker:
         self._deadlines: Deadlines[Run] = Deadlines(self._loop, clock.monotonic_ns, self._expire)
         self.ends = Ends(config.node, journal, self._deadlines, clock.monotonic_ns, observe)
         self.runs, self.together = self.ends.runs, self.ends.together
+        self._spin = Spin(self._loop, clock.monotonic_ns, self.runs)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -313,6 +315,8 @@ class Invoker:
         run.start = command.start
         run.init_ns = command.init_ns
         self._deadlines.add(run, timeout_ms, now)
+        if channel.brief and len(self.runs) == 1:
+            self._spin.begin(now)
         if run.version.manifest.concurrency > 1:
             run.shared = channel.shared
             run.shared.begin(run.call.id, now)
@@ -373,6 +377,7 @@ class Invoker:
         run.peak_memory_bytes = frame.peak_bytes
         now = self._now_ns()
         run.end_sharing(now)  # before the next call begins on the instance
+        channel.brief = 0 < frame.busy_ns < BRIEF_NS
         reusable = not channel.session.has_exited(channel.instance)
         busy_ns = min(frame.busy_ns or now - run.dispatched_ns, now - run.dispatched_ns)
         self.apply(Finished(channel.instance, run.call.id, reusable, busy_ns))

@@ -23,7 +23,11 @@ Answer = Callable[["FakeInstance", str, bytes], Awaitable[None]]
 
 async def echo(instance: FakeInstance, call: str, payload: bytes) -> None:
     """Answer with what came."""
-    instance.send(Result(call, 200, ((b"content-type", b"application/json"),), 2000, 1000, 1 << 20, payload))
+    instance.send(answer_to(call, payload))
+
+
+def answer_to(call: str, payload: bytes) -> Result:
+    return Result(call, 200, ((b"content-type", b"application/json"),), 2000, 1000, 1 << 20, payload)
 
 
 class Peer:

@@ -21,8 +21,8 @@ from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Manifest
 from faas.pool.entities import PoolConfig
 from faas.ports import Entry, LogLine
-from faas.testing.sandbox import Answer, FakeEngine, FakeInstance, FakeSandbox, Peer, echo
-from faas.wire import Chunk, Error, Exited, Frame, Hello, Log, Result, Stream
+from faas.testing.sandbox import Answer, FakeEngine, FakeInstance, FakeSandbox, Peer, answer_to, echo
+from faas.wire import Chunk, Error, Exited, Frame, Hello, Log, Result, Stream, encode
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +43,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.writes: list[int] = []  # how many entries each
         self.lines: list[LogLine] = []
         self.full = False
 
@@ -50,6 +51,7 @@ class Kept:
         if self.full:
             raise OSError(28, "No space left on device")
         self.entries.extend(entries)
+        self.writes.append(len(entries))
 
     def write(self, line: LogLine) -> None:
         self.lines.append(line)
@@ -115,6 +117,23 @@ async def test_a_call_is_answered_metered_and_journalled_first(tmp_path: Path) -
         assert record.run_ns > 0
         assert [e.record for e in n.kept.entries] == [record]
         assert (await n.call()).record.start == "warm"
+
+
+async def test_answers_that_come_together_are_journalled_together(tmp_path: Path) -> None:
+    waiting: list[tuple[str, bytes]] = []
+
+    async def in_fours(instance: FakeInstance, call: str, payload: bytes) -> None:
+        waiting.append((call, payload))
+        if len(waiting) == 4:
+            instance.peer.send_bytes(b"".join(encode(answer_to(*each)) for each in waiting))
+            waiting.clear()
+
+    async with node(tmp_path, in_fours) as n, asyncio.TaskGroup() as group:
+        calls = [group.create_task(n.call(b"%d" % i, concurrency=4, max_instances=1)) for i in range(8)]
+        replies = await asyncio.gather(*calls)
+        assert [reply.payload for reply in replies] == [b"%d" % i for i in range(8)]
+        assert n.kept.writes == [4, 4]
+        assert {e.record.invocation_id for e in n.kept.entries} == {r.record.invocation_id for r in replies}
 
 
 async def test_the_zygote_is_told_whose_it_is(tmp_path: Path) -> None:

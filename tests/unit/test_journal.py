@@ -260,6 +260,24 @@ def test_what_cannot_be_packed_or_is_too_large_changes_nothing(journal: Journal)
     again.close()
 
 
+def test_several_are_appended_with_one_write_and_all_or_none(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = list[int]()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: writes.append(fd) or write(fd, data))
+    entries = [make_entry(number) for number in (1, 2, 3)]
+    assert journal.append(*entries) == 3
+    assert [entry.sequence for entry in entries] == [1, 2, 3]
+    assert len(writes) == 1
+    bad = [make_entry(4), make_entry(5, {"error": object()})]
+    with pytest.raises(TypeError):
+        journal.append(*bad)
+    assert journal.last_sequence == 3
+    assert journal.append(bad[0]) == 4
+    again = reopened(journal)
+    assert numbers(again, 0) == [1, 2, 3, 4]
+    again.close()
+
+
 def test_a_journal_of_another_version_is_left_alone(journal: Journal) -> None:
     fill(journal, 3)
     journal.close()
