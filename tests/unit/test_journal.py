@@ -263,7 +263,12 @@ def test_what_cannot_be_packed_or_is_too_large_changes_nothing(journal: Journal)
 def test_several_are_appended_with_one_write_and_all_or_none(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = list[int]()
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: writes.append(fd) or write(fd, data))
+
+    def counted(fd: int, data: bytes) -> int:
+        writes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
     entries = [make_entry(number) for number in (1, 2, 3)]
     assert journal.append(*entries) == 3
     assert [entry.sequence for entry in entries] == [1, 2, 3]
