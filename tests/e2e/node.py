@@ -53,6 +53,10 @@ class Node:
         self._reader: threading.Thread | None = None
         self._ready = threading.Event()
 
+    def anyone(self, **headers: str) -> httpx2.Client:
+        """A caller without the node's key."""
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=HANG_S, trust_env=False)
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -122,6 +126,14 @@ class Node:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FAAS_")}
         mine = {"FAAS_HOME": str(self.home), "FAAS_PORT": "0", "FAAS_ENGINE": self.engine}
         return {**kept, **mine, **{f"FAAS_{name.upper()}": value for name, value in self._settings.items()}}
+
+    def state(self) -> str:
+        """What stands where, and the load of the machine; for people."""
+        try:
+            shown = self.client.get("/v1/nodes", timeout=5.0).text
+        except httpx2.HTTPError as error:
+            shown = f"no answer: {error!r}"
+        return f"{shown}\nload average {os.getloadavg()}"
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-8000:]

@@ -139,14 +139,14 @@ def test_head_has_no_body(node: Node, event: str) -> None:
 
 
 def test_a_key_is_needed_unless_public(node: Node, event: str, respond: str) -> None:
-    with httpx2.Client(base_url=node.url, trust_env=False) as anyone:
+    with node.anyone() as anyone:
         assert code(anyone.get(event)) == (401, "unauthenticated")
         assert anyone.post(respond, json={"statusCode": 204}).status_code == 204
         assert code(anyone.post("/v1/functions/contract-respond/invocations")) == (401, "unauthenticated")
 
 
 def test_errors_of_a_public_function_keep_their_traceback(node: Node, respond: str) -> None:
-    with httpx2.Client(base_url=node.url, trust_env=False) as anyone:
+    with node.anyone() as anyone:
         response = anyone.post(respond, content=b"not json")
     assert code(response) == (500, "function-error")
     assert not response.json().keys() & {"traceback", "message", "error_type"}

@@ -65,7 +65,7 @@ def test_a_slip_of_the_pen_gets_a_hint(node: Node, echo: str) -> None:
     "header", ["", "Bearer", "Bearer nonsense", "Basic eDp5", "Bearer " + "k" * 5000, "Bearer \xe9"]
 )
 def test_a_key_that_is_none(node: Node, echo: str, header: str) -> None:
-    with httpx2.Client(base_url=node.url, trust_env=False) as anyone:
+    with node.anyone() as anyone:
         headers = [(b"authorization", header.encode("latin-1"))] if header else []
         for method, path in (
             ("POST", f"/v1/functions/{echo}/invocations"),
@@ -86,8 +86,7 @@ def test_a_key_of_another_namespace_and_a_key_without_the_scope(node: Node, echo
     def client(namespace: str, *scopes: str) -> httpx2.Client:
         made = node.client.post("/v1/keys", json={"namespace": namespace, "scopes": scopes})
         assert made.status_code == 201, made.text
-        headers = {"authorization": f"Bearer {made.json()['secret']}"}
-        return httpx2.Client(base_url=node.url, headers=headers, trust_env=False)
+        return node.anyone(authorization=f"Bearer {made.json()['secret']}")
 
     path = f"/v1/functions/{echo}/invocations"
     with client("elsewhere", "admin") as stranger:
