@@ -29,6 +29,7 @@ _HTTP: Final[dict[type[errors.FaasError], tuple[int, str]]] = {
     errors.Conflict: (409, "Something else changed it first"),
     errors.PayloadTooLarge: (413, "The request is too large"),
     errors.InvalidManifest: (422, "The function's settings are not valid"),
+    errors.InvalidPrices: (422, "The price book is not valid"),
     errors.Throttled: (429, "Too many calls at once"),
     errors.CallerLeft: (499, "The caller went away"),  # nginx's; nobody is left to read it
     errors.FunctionFailed: (500, "The function failed"),

@@ -99,6 +99,12 @@ class InvalidManifest(FaasError):
         self.problems = problems
 
 
+class InvalidPrices(InvalidManifest):
+    """A price book that does not hold; every problem at once, as of a manifest."""
+
+    code = "invalid-prices"
+
+
 class Throttled(FaasError):
     """The function's or tenant's own limit. ``retry_after_s`` is a whole number of seconds, at least 1."""
 

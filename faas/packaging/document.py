@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faas.model.errors import ManifestProblem
+from faas.model.toml_text import Path, parse, split_lines
 from faas.packaging import pep723
 
-Path = tuple[str | int, ...]  # ("http", "public"), ("queue", 0, "name")
-
 BLOCK_BYTES_MAX = 64 * 1024
-TOML_BYTES_MAX = 512 * 1024
-KEY_DOTS_MAX = 256  # tomllib takes quadratic time on a dotted key: 17 s for one of 64 KB
-
-_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
-_ASSIGN = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
-_HEADER = re.compile(rf"\s*(\[\[?)\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]\]?")
-_PART = re.compile(_KEY)
-_AT_LINE = re.compile(r"at line (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ def from_script(source: str, file: str) -> Document:
         return Document(file, problems=tuple(problems))
     if len(block.text) > BLOCK_BYTES_MAX:
         return Document(file, problems=(ManifestProblem("script", "the block is larger than 64 KB", block.line - 1),))
-    table, lines, problem = _parse(block.text, block.line)
+    table, lines, problem = parse(block.text, block.line)
     if problem is not None:
         return Document(file, problems=(problem,))
     return _from_tool_table(table, lines, file, source, known=("dependencies", "requires-python", "tool"))
@@ -58,12 +48,12 @@ def from_script(source: str, file: str) -> Document:
 
 def from_faas_toml(source: str, file: str = "faas.toml") -> Document:
     """``faas.toml``: the same keys at the top; a ``[tool.faas]`` table, pasted from a block, works as well."""
-    table, lines, problem = _parse(source, 1)
+    table, lines, problem = parse(source, 1)
     if problem is not None:
         return Document(file, problems=(problem,))
     if isinstance(table.get("tool"), dict):
         return _from_tool_table(table, lines, file, source, known=("dependencies", "requires-python", "tool"))
-    return Document(file, table, lines, tuple(pep723.split_lines(source)))
+    return Document(file, table, lines, tuple(split_lines(source)))
 
 
 def from_pyproject(source: str, file: str = "pyproject.toml") -> Document | None:
@@ -71,7 +61,7 @@ def from_pyproject(source: str, file: str = "pyproject.toml") -> Document | None
 
     None when the file has neither table.
     """
-    table, lines, problem = _parse(source, 1)
+    table, lines, problem = parse(source, 1)
     if problem is not None:
         return Document(file, problems=(problem,))
     project = table.get("project")
@@ -96,7 +86,7 @@ def from_requirements(source: str, file: str = "requirements.txt") -> Document:
     found: list[str] = []
     lines: dict[Path, int] = {("dependencies",): 1}
     problems: list[ManifestProblem] = []
-    for number, line in enumerate(pep723.split_lines(source), start=1):
+    for number, line in enumerate(split_lines(source), start=1):
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         if not text:
             continue
@@ -164,72 +154,9 @@ def _from_tool_table(
     warnings: list[str] = []
     if isinstance(tool, dict) and "uv" in tool:
         warnings.append("[tool.uv] is not used: the node's own package index settings apply")
-    lined = tuple(pep723.split_lines(source))
+    lined = tuple(split_lines(source))
     has_tool = isinstance(tool, dict) and "faas" in tool
     return Document(file, values, moved, lined, tuple(problems), tuple(warnings), has_tool)
-
-
-def _parse(text: str, first_line: int) -> tuple[dict[str, Any], dict[Path, int], ManifestProblem | None]:
-    """TOML to a table and the line of each key; ``first_line`` is the line of the file that ``text`` begins on."""
-    text = "\n".join(pep723.split_lines(text))
-    if len(text) > TOML_BYTES_MAX:
-        return {}, {}, ManifestProblem("", "this file of settings is larger than 512 KB", first_line)
-    for number, written in enumerate(text.split("\n"), start=first_line):
-        if written.rpartition("=")[0].count(".") > KEY_DOTS_MAX:
-            return {}, {}, ManifestProblem("", "a key with this many dots is not a setting of anything", number)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = _AT_LINE.search(str(error))
-        line = first_line + (int(found[1]) - 1 if found else max(text.rstrip("\n").count("\n"), 0))
-        message = re.sub(r" \(at .*\)$", "", str(error))
-        return {}, {}, ManifestProblem("", f"not valid TOML: {message[:1].lower()}{message[1:]}", line)
-    except (RecursionError, ValueError) as error:  # nested too deeply; a date or number out of range
-        return {}, {}, ManifestProblem("", f"not valid TOML: {error}", first_line)
-    return table, key_lines(text, first_line), None
-
-
-def key_lines(text: str, first_line: int = 1) -> dict[Path, int]:
-    """The line each key and each table header of a valid TOML text is on; of an inline table's keys, not."""
-    lines: dict[Path, int] = {}
-    arrays: dict[Path, int] = {}
-    at: Path = ()
-    quote = ""
-    for number, line in enumerate(text.split("\n"), start=first_line):
-        if quote:  # inside a multi-line string
-            quote = "" if quote in line else quote
-            continue
-        header = _HEADER.match(line)
-        if header is not None and "=" not in line.partition("]")[0]:
-            at = _header_path(header, arrays)
-            for depth in range(1, len(at) + 1):
-                lines.setdefault(at[:depth], number)
-            continue
-        assign = _ASSIGN.match(line)
-        if assign is None:
-            continue
-        path = (*at, *_parts(assign[1]))
-        for depth in range(len(at) + 1, len(path) + 1):
-            lines.setdefault(path[:depth], number)
-        quote = next((q for q in ('"""', "'''") if line.count(q) % 2), "")
-    return lines
-
-
-def _header_path(header: re.Match[str], arrays: dict[Path, int]) -> Path:
-    """``[a.b]`` -> ("a", "b"); the third ``[[queue]]`` -> ("queue", 2); ``[queue.x]`` under it -> ("queue", 2, "x")."""
-    path: Path = ()
-    parts = _parts(header[2])
-    for position, part in enumerate(parts):
-        path = (*path, part)
-        if position == len(parts) - 1 and header[1] == "[[":
-            arrays[path] = arrays.get(path, -1) + 1
-        if path in arrays:
-            path = (*path, arrays[path])
-    return path
-
-
-def _parts(dotted: str) -> list[str]:
-    return [part.strip("\"'") for part in _PART.findall(dotted)]
 
 
 def line_of(document: Document, path: Path) -> int | None:

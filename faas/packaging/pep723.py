@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from faas.model.errors import ManifestProblem
+from faas.model.toml_text import split_lines
 
 _START = re.compile(r"# /// ([a-zA-Z0-9-]+)")
 _END = "# ///"
@@ -74,8 +75,3 @@ def find_script(source: str) -> tuple[Block | None, list[ManifestProblem]]:
 
 def _is_content(line: str) -> bool:
     return line == "#" or line.startswith("# ")
-
-
-def split_lines(source: str) -> list[str]:
-    """Lines as Python's universal newlines see them (a file from Windows works), and nothing else ends a line."""
-    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
