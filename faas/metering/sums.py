@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from faas.metering.meter import init_part_ms
 from faas.model.errors import InvalidRequest
 from faas.model.invocation import Status
 from faas.model.usage import UsageRecord
@@ -29,11 +30,18 @@ METRICS: Final = (
     "cpu_ns",
     "bytes_in",
     "bytes_out",
+    "init_mb_ms",  # of mb_ms, what would not be there if starts were not billed
 )
+
+FIRST: Final = "first"
+RETRY: Final = "retry"
 
 
 class Group(NamedTuple):
-    """Whose usage a cell holds. All strings, none holds a NUL."""
+    """Whose usage a cell holds. All strings, none holds a NUL.
+
+    ``attempt`` is not stored for a first attempt: cells from before there were others read the same.
+    """
 
     namespace: str
     function: str
@@ -42,6 +50,7 @@ class Group(NamedTuple):
     trigger: str
     status: str
     start: str
+    attempt: str = FIRST  # first | retry: any after the first
 
 
 Cells = dict[tuple[int, Group], list[int]]  # (hour, group) -> sums in the order of METRICS
@@ -65,6 +74,7 @@ def group_of(record: UsageRecord) -> Group:
         record.trigger,
         record.status,
         record.start,
+        RETRY if record.attempt > 1 else FIRST,
     )
 
 
@@ -80,6 +90,7 @@ def amounts(record: UsageRecord) -> tuple[int, ...]:
         record.cpu_ns,
         record.bytes_in,
         record.bytes_out,
+        record.memory_mb * init_part_ms(record.start, record.init_ns, record.run_ns, record.billed_ms),
     )
 
 

@@ -2,7 +2,7 @@
 
 entry   = u16 length of the context | context | row                      one attempt, in the journal
 part    = msgpack integer (``Part.before_ms``) | context | row | row...  attempts of one context, in the ledger
-context = msgpack array: hour, group (``Group``, joined with NUL), memory_mb, node
+context = msgpack array: hour, group (``Group``, joined with NUL, without the attempt if it is the first), memory_mb, node
 row     = msgpack array: id (16 bytes), started_at_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in,
           bytes_out, peak_memory_bytes, attempt, detail
 
@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
-from faas.metering.sums import HOUR_NS, Group, hour_of
+from faas.metering.sums import HOUR_NS, RETRY, hour_of
 from faas.model.usage import FIELDS, UsageRecord
 from faas.ports import Entry
 
@@ -64,6 +64,7 @@ class Encoder:
             record.start,
             record.memory_mb,
             record.node,
+            record.attempt > 1,
         )
         context = self._contexts.get(key) or self._context(key)
         attempt = record.attempt
@@ -98,9 +99,11 @@ class Encoder:
 
     def _context(self, key: tuple[int | str, ...]) -> bytes:
         """Packed, its length before it."""
-        hour, *names, memory_mb, node = key
+        hour, *names, memory_mb, node, again = key
+        if again:
+            names.append(RETRY)
         group = "\0".join(map(str, names))
-        if group.count("\0") != len(Group._fields) - 1:
+        if group.count("\0") != len(names) - 1:
             raise ValueError(f"there is a NUL in {names}")
         packed: bytes = self._pack((hour, group, memory_mb, node))
         if len(self._contexts) >= CONTEXTS_MAX:
@@ -162,7 +165,7 @@ def detail_of(row: list[Any]) -> dict[str, Any]:
 def _record(context: list[Any], row: list[Any]) -> UsageRecord:
     try:
         hour, group, memory_mb, node = context
-        namespace, function, version, key_id, trigger, status, start = group.split("\0")
+        namespace, function, version, key_id, trigger, status, start, *again = group.split("\0")
         packed_id, started_at_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, *rest = row
         bytes_in, bytes_out, peak_memory_bytes, attempt, _detail = rest
     except (AttributeError, TypeError, ValueError):
@@ -193,6 +196,8 @@ def _record(context: list[Any], row: list[Any]) -> UsageRecord:
     )
     if tuple(map(type, values)) != _TYPES:
         raise ValueError(f"a usage record has other types of fields: {values}")
+    if again and (again != [RETRY] or attempt == 1):
+        raise ValueError(f"attempt {attempt} is among {again}")
     if hour != hour_of(started_at_ns):
         raise ValueError(f"an attempt of the hour {hour} began at {started_at_ns}")
     return UsageRecord(*values)

@@ -61,7 +61,9 @@ def mixed(count: int, seed: int = 1) -> list[UsageRecord]:
             start=rng.choice(["warm", "cold"]),
             started_at_ns=(NOON_MS + rng.randrange(-5 * HOUR_MS, 5 * HOUR_MS)) * 1_000_000 + rng.randrange(10**6),
             billed_ms=rng.randint(0, 100),
-            run_ns=rng.randrange(10**11),
+            run_ns=rng.randrange(10**9),
+            init_ns=rng.randrange(10**8),
+            attempt=rng.choice([1, 1, 1, 2]),
             cpu_ns=rng.randrange(10**11),
             bytes_out=rng.randrange(10**7),
         )
@@ -79,7 +81,15 @@ async def rows(
 async def test_sums_are_those_of_the_records(ledger: Ledger) -> None:
     found = mixed(500)
     assert await ledger.apply("j@0", numbered(found)) == 500
-    for by in [[], ["function"], ["namespace", "version"], ["status", "start"], ["key", "trigger"], ["hour"], ["day"]]:
+    for by in [
+        [],
+        ["function"],
+        ["namespace", "version"],
+        ["status", "start", "attempt"],
+        ["key", "trigger"],
+        ["hour"],
+        ["day"],
+    ]:
         assert await rows(ledger, *by) == report(total(found), by, {})
     for where in [{"function": "thumb"}, {"status": "timeout", "namespace": "acme"}, {"version": "3"}, {"key": "no"}]:
         assert await rows(ledger, "month", "function", where=where) == report(

@@ -93,6 +93,15 @@ def test_anything_else_is_refused_in_the_same_way(data: bytes) -> None:
         assert unpack_part(data).rows == []
 
 
+def test_a_retry_is_told_from_a_first_attempt() -> None:
+    first, retry = (ENCODER.pack(make_entry(7, attempt=attempt)) for attempt in (1, 2))
+    assert b"\0retry" in retry
+    assert b"\0retry" not in first
+    length = 2 + int.from_bytes(retry[:2], "big")
+    with pytest.raises(ValueError, match="attempt 1 is among"):
+        unpack(retry[:length] + first[2 + int.from_bytes(first[:2], "big") :])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

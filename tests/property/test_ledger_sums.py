@@ -8,8 +8,9 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faas.metering.meter import VALUE_MAX, SharedTime
+from faas.metering.meter import VALUE_MAX, SharedTime, billed_ms, init_part_ms
 from faas.metering.sums import METRICS, Cells, merge, report, total
+from faas.model.invocation import StartKind, Status
 from faas.model.usage import UsageRecord
 from tests.usage_samples import HOUR_MS, NOON_MS, make_record
 
@@ -37,7 +38,22 @@ def records(draw: st.DrawFn) -> UsageRecord:
         memory_mb=memory_mb,
         bytes_in=draw(values),
         bytes_out=draw(values),
+        attempt=draw(st.sampled_from([1, 1, 2, 9])),
     )
+
+
+def without_start_ms(record: UsageRecord) -> int:
+    """What is left to bill of an attempt that had its instance for itself, or less than 1 ms above it."""
+    rest_ms = record.billed_ms - init_part_ms(record.start, record.init_ns, record.run_ns, record.billed_ms)
+    assert min(1, record.billed_ms) <= rest_ms <= record.billed_ms
+    return rest_ms
+
+
+@given(values, values, st.sampled_from(["warm", "parked", "cold", "prewarmed"]))
+def test_without_its_start_an_attempt_bills_its_run(run_ns: int, init_ns: int, start: str) -> None:
+    whole = billed_ms(Status.OK, StartKind(start), init_ns, run_ns)
+    rest_ms = whole - init_part_ms(start, init_ns, run_ns, whole)
+    assert rest_ms == billed_ms(Status.OK, StartKind.WARM, 0, run_ns)
 
 
 @given(st.lists(records(), max_size=30), st.randoms(use_true_random=False), st.integers(1, 7))
@@ -68,6 +84,7 @@ def test_the_rows_of_every_report_add_up_to_the_total(found: list[UsageRecord], 
         "mb_ms": sum(r.mb_ms for r in found),
         "cpu_ns": sum(r.cpu_ns for r in found),
         "bytes_out": sum(r.bytes_out for r in found),
+        "init_mb_ms": sum(r.mb_ms - r.memory_mb * without_start_ms(r) for r in found),
     }
     assert {name: sum(sums[name] for _, sums in rows) for name in everything} == everything
     assert len({tuple(labels.items()) for labels, _ in rows}) == len(rows)

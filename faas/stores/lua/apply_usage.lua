@@ -5,7 +5,8 @@
 --   2  faas:usage:hours   zset  hour number, scored by itself: hours that have sums
 --   3  faas:parts:hours   zset  the same: hours that have parts
 -- Keys made from the entries themselves; all but the first expire
---   faas:usage:{hour}     hash  group ("namespace\0function\0version\0key\0trigger\0status\0start") -> sums, see below
+--   faas:usage:{hour}     hash  group ("namespace\0function\0version\0key\0trigger\0status\0start", of attempts after the
+--                               first "\0retry" after it) -> sums, see below
 --   faas:parts:{hour}     hash  "namespace:function" -> Unix ms before which all began that its list has
 --   faas:parts:{hour}:{namespace}:{function}
 --                         list  parts (faas.stores.codec): attempts that began in that hour, in the order they came
@@ -28,7 +29,7 @@
 
 local LIMB = 2 ^ 40
 local CARRY = 2 ^ 52
-local METRICS = 9
+local METRICS = 10
 local CHUNK = 1000  -- arguments per call, below Lua's stack limit
 local HOUR_MS = 3600000
 local SPAN_MS = 2 ^ 14
@@ -41,6 +42,8 @@ local journal, base, keep_ms, frames = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local last = tonumber(redis.call('HGET', KEYS[1], journal) or base)
+
+local START = '^' .. string.rep('%Z*%z', 6) .. '(%Z*)'  -- where a group says how the instance came to be
 
 local contexts = {}  -- packed context -> what the batch has of it
 local hours = {}     -- hour -> groups: group -> sums; lists: "namespace:function" -> its contexts
@@ -102,10 +105,12 @@ local function new_context(packed)
     end
     local sums = hour.groups[group]
     if not sums then
-        sums = {0, 0, 0, 0, 0, 0, 0, 0, 0}
+        sums = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
         hour.groups[group] = sums
     end
     local context = {packed = packed, memory_mb = memory_mb, sums = sums, count = 0, rows = {}, newest_ns = 0, times = {}}
+    local start = string.match(group, START)
+    context.starts = start == 'cold' or start == 'prewarmed'
     if keep_ms > 0 and hour.until_ms > now_ms then
         local namespace, name = string.match(group, '^(%Z*)%z(%Z*)%z')
         local list = namespace .. ':' .. name
@@ -138,6 +143,11 @@ local function take(context, row, after, made_ms)
     if low < CARRY then sums[8] = low else carry(sums, 8, low) end
     low = sums[9] + bytes_out
     if low < CARRY then sums[9] = low else carry(sums, 9, low) end
+    if context.starts and billed_ms > 0 then  -- see faas.metering.meter.init_part_ms
+        local rest_ms = math.max(1, math.min(math.ceil(run_ns / 1e6), billed_ms - floor(init_ns / 1e6)))
+        low = sums[10] + context.memory_mb * (billed_ms - rest_ms)
+        if low < CARRY then sums[10] = low else carry(sums, 10, low) end
+    end
 
     local count, begin_ms = context.count + 1, made_ms - made_ms % SPAN_MS
     context.count = count
