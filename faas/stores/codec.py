@@ -2,7 +2,7 @@
 
 entry   = u16 length of the context | context | row                      one attempt, in the journal
 part    = msgpack integer (``Part.before_ms``) | context | row | row...  attempts of one context, in the ledger
-context = msgpack array: hour, group (``Group``, joined with NUL, without the attempt if it is the first), memory_mb, node
+context = msgpack array: hour, group (``Group``, joined with NUL; a first attempt is left out), memory_mb, node
 row     = msgpack array: id (16 bytes), started_at_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in,
           bytes_out, peak_memory_bytes, attempt, detail
 
