@@ -2,7 +2,7 @@
 
 A book holds from the first of a month until the next book begins: within one month there is one price, so that a free
 allowance and the tiers of a month mean what they say. Before the first book, and where no book was ever set, all is
-free (``FREE``), and bills say so. ``faas.billing.reading`` makes books of TOML.
+free (``FREE``), and bills say so. ``parse_books`` in ``faas.billing.reading`` makes them of TOML.
 """
 
 from __future__ import annotations
@@ -93,7 +93,13 @@ class Override:
         for metric in {*self.tiers, *self.free}:
             known = book.price(metric)
             prices[metric] = Price(self.tiers.get(metric, known.tiers), self.free.get(metric, known.free))
-        return replace(book, prices=MappingProxyType(prices), **self.flags)
+        return replace(
+            book,
+            prices=MappingProxyType(prices),
+            bill_init=self.flags.get(BILL_INIT, book.bill_init),
+            bill_retries=self.flags.get(BILL_RETRIES, book.bill_retries),
+            bill_throttles=self.flags.get(BILL_THROTTLES, book.bill_throttles),
+        )
 
 
 @dataclass(frozen=True, slots=True)

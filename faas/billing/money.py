@@ -52,6 +52,17 @@ def rounded(amount: Decimal, decimals: int) -> Decimal:
     return amount.quantize(Decimal(1).scaleb(-decimals), context=_ROUNDING)
 
 
+def decimals(amount: Decimal) -> int:
+    """How many there are after the point, zeros at the end left out.
+
+    >>> decimals(Decimal("0.0250")), decimals(Decimal("1E+3"))
+    (3, 0)
+    """
+    exponent = amount.normalize(_ROUNDING).as_tuple().exponent
+    assert isinstance(exponent, int), amount
+    return max(0, -exponent)
+
+
 def text(amount: Decimal) -> str:
     """Plain digits without zeros at the end; never an exponent.
 

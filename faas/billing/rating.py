@@ -27,7 +27,7 @@ from faas.billing.bill import ALLOWANCE, OPEN, ROUNDED, USAGE, Bill, Line
 from faas.billing.book import Price, PriceBook
 from faas.billing.metrics import METRICS, ROUNDING, Metric
 from faas.metering.meter import UNBILLED, init_part_ms
-from faas.metering.sums import FIRST
+from faas.metering.sums import FIRST, RETRY
 from faas.model.invocation import Status
 from faas.model.usage import UsageRecord
 
@@ -159,7 +159,7 @@ def record_cost(book: PriceBook, record: UsageRecord) -> Decimal:
     init_mb_ms = record.memory_mb * init_part_ms(record.start, record.init_ns, record.run_ns, record.billed_ms)
     return cost(
         book,
-        {"status": record.status, "attempt": FIRST if record.attempt == 1 else "retry"},
+        {"status": record.status, "attempt": RETRY if record.attempt > 1 else FIRST},
         {
             "invocations": 1,
             "mb_ms": record.mb_ms,

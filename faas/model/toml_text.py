@@ -89,3 +89,11 @@ def _header_path(header: re.Match[str], arrays: dict[Path, int]) -> Path:
 
 def _parts(dotted: str) -> list[str]:
     return [part.strip("\"'") for part in _PART.findall(dotted)]
+
+
+def dotted(path: Path) -> str:
+    """``("queue", 0, "name")`` -> ``queue[0].name``."""
+    written = ""
+    for part in path:
+        written += f"[{part}]" if isinstance(part, int) else ("." if written else "") + part
+    return written[:200]

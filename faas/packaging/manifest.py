@@ -13,8 +13,9 @@ from typing import Any
 
 from faas.model.errors import InvalidManifest, ManifestProblem
 from faas.model.manifest import CronTrigger, Http, Manifest, QueueTrigger, Retry
+from faas.model.toml_text import Path, dotted
 from faas.packaging import checks
-from faas.packaging.document import Document, Path, line_of
+from faas.packaging.document import Document, line_of
 from faas.packaging.sizes import format_duration_ms, format_memory_mb, kind, shown
 
 DEPTH_MAX = 16
@@ -315,14 +316,6 @@ def _queue_settings(queue: QueueTrigger) -> dict[str, Any]:
     if queue.lease_ms is not None:
         settings["lease"] = format_duration_ms(queue.lease_ms)
     return settings
-
-
-def dotted(path: Path) -> str:
-    """``("queue", 0, "name")`` -> ``queue[0].name``."""
-    written = ""
-    for part in path:
-        written += f"[{part}]" if isinstance(part, int) else ("." if written else "") + part
-    return written[:200]
 
 
 def _storable(value: str) -> bool:
