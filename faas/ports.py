@@ -223,6 +223,7 @@ class UsageRow:
 
     labels: Mapping[str, str]
     sums: Mapping[str, int]  # invocations, errors, mb_ms, billed_ms, run_ns, init_ns, cpu_ns, bytes_in, bytes_out ...
+    maxima: Mapping[str, int] = field(default_factory=dict)  # peak_memory_bytes, memory_mb; empty where unknown
 
 
 class Ledger(Protocol):
@@ -243,7 +244,15 @@ class Ledger(Protocol):
         self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
     ) -> list[UsageRow]: ...
 
+    def usage_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        """The rows of ``usage``, some at a time: in the order of the finest time among ``by``, all at once without."""
+
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]: ...
+
+    def records_by_hour(self, start_ms: int, end_ms: int, where: Mapping[str, str]) -> AsyncIterator[list[UsageRecord]]:
+        """Raw records that are still kept, some at a time: by hour, then by function, then as they came."""
 
 
 class RecordStore(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from faas.metering.meter import init_part_ms
@@ -32,6 +33,9 @@ METRICS: Final = (
     "bytes_out",
     "init_mb_ms",  # of mb_ms, what would not be there if starts were not billed
 )
+
+# Of what the largest value is kept beside the sums, in stored order.
+MAXIMA: Final = ("peak_memory_bytes", "memory_mb")
 
 FIRST: Final = "first"
 RETRY: Final = "retry"
@@ -94,6 +98,11 @@ def amounts(record: UsageRecord) -> tuple[int, ...]:
     )
 
 
+def largest(record: UsageRecord) -> tuple[int, ...]:
+    """What one record puts up against its cell's maxima, in the order of ``MAXIMA``."""
+    return record.peak_memory_bytes, record.memory_mb
+
+
 def add_to(sums: list[int], amount: Sequence[int]) -> None:
     """Add in place; ``amount`` may be shorter (an older cell), ``sums`` has one place per metric."""
     for index, value in enumerate(amount):
@@ -149,11 +158,33 @@ def check_dimensions(names: Iterable[str]) -> None:
         raise InvalidRequest(f"Usage knows no '{unknown[0]}'; group and filter by any of: {', '.join(DIMENSIONS)}.")
 
 
+def is_in(hour: int, where: Mapping[str, str]) -> bool:
+    """Whether an hour has the labels asked for."""
+    return all(label(hour) == where.get(name, label(hour)) for name, label in TIMES.items())
+
+
+def is_of(group: Group, where: Mapping[str, str]) -> bool:
+    """Whether a group has the labels asked for.
+
+    >>> is_of(Group("default", "hello", "1", "k1", "http", "ok", "warm"), {"status": "ok", "day": "2025-01-31"})
+    True
+    """
+    return all(getattr(group, name) == wanted for name, wanted in where.items() if name in Group._fields)
+
+
+class Row(NamedTuple):
+    """One line of a report: the labels asked for, exact sums, and maxima (``MAXIMA``; empty where none were seen)."""
+
+    labels: dict[str, str]
+    sums: dict[str, int]
+    maxima: dict[str, int]
+
+
 class Report:
     """A report under construction: cells go in, labelled rows come out.
 
     Worked example: ``by=("function",)`` over two cells of ``hello`` (3 and 4 invocations, the 4 with status
-    ``timeout``) gives one row ``({"function": "hello"}, {"invocations": 7, "errors": 4, ...})``.
+    ``timeout``) gives one row ``({"function": "hello"}, {"invocations": 7, "errors": 4, ...}, {})``.
     """
 
     def __init__(self, by: Sequence[str], where: Mapping[str, str]) -> None:
@@ -161,45 +192,85 @@ class Report:
         check_dimensions([*by, *where])
         self._by = tuple(dict.fromkeys(by))
         self._where = dict(where)
-        self._rows: dict[tuple[_Labels, _Labels], list[int]] = {}
+        self._rows: dict[_Labels, dict[_Labels, list[int]]] = {}  # by labels of the hour, then of the group
+        self._maxima: dict[tuple[_Labels, _Labels], list[int]] = {}
         # Labels of an hour and of a group are made once; None = filtered out.
         self._hours: dict[int, _Labels | None] = {}
         self._groups: dict[Group, _Labels | None] = {}
 
     def add(self, hour: int, group: Group, sums: Sequence[int]) -> None:
         """``sums`` in the order of ``METRICS``; shorter when an older writer made them."""
+        times, names = self._places(hour, group)
+        if times is None or names is None:
+            return
+        rows = self._rows.get(times)
+        if rows is None:
+            rows = self._rows[times] = {}
+        row = rows.get(names)
+        if row is None:
+            row = rows[names] = [0] * (len(METRICS) + 1)
+        add_to(row, sums)
+        if group.status != Status.OK:
+            row[-1] += sums[0]
+
+    def saw(self, hour: int, group: Group, maxima: Sequence[int]) -> None:
+        """The largest values of a cell, in the order of ``MAXIMA``."""
+        times, names = self._places(hour, group)
+        if times is None or names is None:
+            return
+        before = self._maxima.get((times, names))
+        self._maxima[times, names] = list(maxima) if before is None else list(map(max, before, maxima))
+
+    def _places(self, hour: int, group: Group) -> tuple[_Labels | None, _Labels | None]:
         if hour not in self._hours:
             self._hours[hour] = self._pick({name: label(hour) for name, label in TIMES.items()})
         if group not in self._groups:
             self._groups[group] = self._pick(group._asdict())
-        times, names = self._hours[hour], self._groups[group]
-        if times is None or names is None:
-            return
-        row = self._rows.get((times, names))
-        if row is None:
-            row = self._rows[times, names] = [0] * (len(METRICS) + 1)
-        add_to(row, sums)
-        if group.status != Status.OK:
-            row[-1] += sums[0]
+        return self._hours[hour], self._groups[group]
 
     def _pick(self, labels: Mapping[str, str]) -> _Labels | None:
         if any(labels[name] != wanted for name, wanted in self._where.items() if name in labels):
             return None
         return tuple([labels[name] for name in self._by if name in labels])
 
-    def rows(self) -> list[tuple[dict[str, str], dict[str, int]]]:
-        """``(labels, sums)`` ordered by labels, versions as numbers. ``errors`` counts what did not end ``ok``."""
+    def rows(self) -> list[Row]:
+        """Ordered by labels, versions as numbers. ``errors`` counts what did not end ``ok``."""
         places = [*(name for name in self._by if name in TIMES), *(name for name in self._by if name not in TIMES)]
         shown = []
-        for (times, names), row in self._rows.items():
-            found = dict(zip(places, (*times, *names), strict=True))
-            sums = {"invocations": row[0], "errors": row[-1], **dict(zip(METRICS[1:], row[1:-1], strict=True))}
-            shown.append(({name: found[name] for name in self._by}, sums))
-        return sorted(shown, key=lambda item: [_natural(label) for label in item[0].values()])
+        for times, rows in self._rows.items():
+            for names, row in rows.items():
+                found = dict(zip(places, (*times, *names), strict=True))
+                sums = {"invocations": row[0], "errors": row[-1], **dict(zip(METRICS[1:], row[1:-1], strict=True))}
+                maxima = dict(zip(MAXIMA, self._maxima.get((times, names), ()), strict=False))
+                shown.append(Row({name: found[name] for name in self._by}, sums, maxima))
+        return sorted(shown, key=lambda row: in_order(row.labels))
+
+    def take(self) -> list[Row]:
+        """``rows``, which are then forgotten: the report goes on with none."""
+        rows = self.rows()
+        self._rows, self._maxima = {}, {}
+        return rows
+
+
+def in_order(labels: Mapping[str, str]) -> list[tuple[int, int, str]]:
+    """What rows are ordered by: their labels, numbers among them by value."""
+    return [_natural(label) for label in labels.values()]
 
 
 def _natural(label: str) -> tuple[int, int, str]:
     return (0, int(label), "") if label.isascii() and label.isdigit() else (1, 0, label)
+
+
+def periods(hours: Iterable[int], by: Sequence[str]) -> list[list[int]]:
+    """Ascending hours, cut where the finest time among ``by`` changes: no row of a report spans two pieces.
+
+    >>> periods([0, 1, 23, 24, 50], ("function", "day"))
+    [[0, 1, 23], [24], [50]]
+    >>> periods([0, 1, 23, 24, 50], ("function",))
+    [[0, 1, 23, 24, 50]]
+    """
+    finest = next((TIMES[name] for name in TIMES if name in by), lambda _: "")
+    return [list(some) for _, some in groupby(hours, finest)]
 
 
 def report(cells: Cells, by: Sequence[str], where: Mapping[str, str]) -> list[tuple[dict[str, str], dict[str, int]]]:
@@ -207,4 +278,4 @@ def report(cells: Cells, by: Sequence[str], where: Mapping[str, str]) -> list[tu
     rows = Report(by, where)
     for (hour, group), sums in cells.items():
         rows.add(hour, group, sums)
-    return rows.rows()
+    return [(row.labels, row.sums) for row in rows.rows()]

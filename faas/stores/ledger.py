@@ -34,7 +34,20 @@ import msgpack  # type: ignore[import-untyped]
 from redis.exceptions import ResponseError
 
 from faas.metering.present import invocation_record
-from faas.metering.sums import HOUR_MS, METRICS, Group, Report, amounts, check_dimensions, group_of
+from faas.metering.sums import (
+    HOUR_MS,
+    METRICS,
+    Group,
+    Report,
+    amounts,
+    check_dimensions,
+    group_of,
+    in_order,
+    is_in,
+    is_of,
+    largest,
+    periods,
+)
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.usage import NS_PER_MS, UsageRecord
 from faas.ports import Entry, UsageRow
@@ -53,6 +66,7 @@ LIST_MAX: Final = 1000
 SPAN_BITS: Final = 14  # the ids of 2^14 ms share a list of pointers; as in apply_usage.lua
 
 _LIMB: Final = 1 << 40
+_PEAK: Final = struct.Struct(">2d")
 
 
 class RedisLedger:
@@ -128,29 +142,51 @@ class RedisLedger:
         Whole hours come from the hourly sums. Where the range begins or ends within an hour, that hour's entries are
         added up; once they have expired, an hour counts when its beginning is in the range.
         """
-        check_dimensions([*by, *where])
+        pieces = self.usage_by_time(start_ms, end_ms, by, where)
+        return sorted([row async for piece in pieces for row in piece], key=lambda row: in_order(row.labels))
+
+    async def usage_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        """As ``usage``, holding no more than the cells of one hour, day or month, whichever ``by`` asks for."""
         report = Report(by, where)
+        for hours in periods(await self._hours("faas:usage:hours", start_ms, end_ms), by):
+            await self._add_hours(hours, start_ms, end_ms, report)
+            rows = [UsageRow(row.labels, row.sums, row.maxima) for row in report.take()]
+            if rows:
+                yield rows
+
+    async def _add_hours(self, hours: Sequence[int], start_ms: int, end_ms: int, report: Report) -> None:
         whole: list[int] = []
-        for hour in await self._hours("faas:usage:hours", start_ms, end_ms):
+        for hour in hours:
             begins, ends = hour * HOUR_MS, (hour + 1) * HOUR_MS
             if start_ms <= begins and ends <= end_ms:
                 whole.append(hour)
             elif await ask(self._client.exists(f"faas:parts:{hour}")):
-                async for records in self._within(hour, start_ms, end_ms):
+                async for records in self._within(hour, start_ms, end_ms, {}):
                     for record in records:
-                        report.add(hour, group_of(record), amounts(record))
+                        group = group_of(record)
+                        report.add(hour, group, amounts(record))
+                        report.saw(hour, group, largest(record))
             elif start_ms <= begins:
                 whole.append(hour)
         await self._add_cells(whole, report)
-        return [UsageRow(labels, sums) for labels, sums in report.rows()]
 
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]:
         """Raw records of ``start_ms <= started_at < end_ms`` that are still kept, ordered by start and id."""
-        found: list[UsageRecord] = []
-        for hour in await self._hours("faas:parts:hours", start_ms, end_ms):
-            async for records in self._within(hour, start_ms, end_ms):
-                found += records
+        pieces = self.records_by_hour(start_ms, end_ms, {})
+        found = [record async for piece in pieces for record in piece]
         return sorted(found, key=lambda record: (record.started_at_ns, record.id))
+
+    async def records_by_hour(
+        self, start_ms: int, end_ms: int, where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRecord]]:
+        """Some at a time: a large hour neither fills memory nor holds up the loop. Raises ``InvalidRequest``."""
+        check_dimensions(where)
+        for hour in await self._hours("faas:parts:hours", start_ms, end_ms):
+            if is_in(hour, where):
+                async for records in self._within(hour, start_ms, end_ms, where):
+                    yield records
 
     async def _hours(self, key: str, start_ms: int, end_ms: int) -> list[int]:
         if end_ms <= start_ms:
@@ -164,21 +200,34 @@ class RedisLedger:
         groups: dict[bytes, Group] = {}
         for start in range(0, len(hours), HOURS_PER_READ):
             some = hours[start : start + HOURS_PER_READ]
+            keys = [f"faas:{what}:{hour}" for what in ("usage", "peaks") for hour in some]
             with edge():
-                packed = await self._read(keys=[f"faas:usage:{hour}" for hour in some])
-            for hour, cells in zip(some, packed, strict=True):
+                packed = await self._read(keys=keys)
+            for index, cells in enumerate(packed):
+                hour, are_sums = some[index % len(some)], index < len(some)
                 parts = iter(msgpack.unpackb(cells, raw=True))
-                for field, limbs in zip(parts, parts, strict=True):
-                    group = groups.get(field) or groups.setdefault(field, _group(field))
-                    report.add(hour, group, _sums(limbs))
+                for field, stored in zip(parts, parts, strict=True):
+                    group = groups.get(field)
+                    if group is None:
+                        group = groups[field] = _group(field)
+                    if are_sums:
+                        report.add(hour, group, _sums(stored))
+                    else:
+                        report.saw(hour, group, [int(value) for value in _PEAK.unpack(stored)])
 
-    async def _within(self, hour: int, start_ms: int, end_ms: int) -> AsyncIterator[list[UsageRecord]]:
-        """An hour's records in a range, some at a time: a large hour neither fills memory nor holds up the loop."""
+    async def _within(
+        self, hour: int, start_ms: int, end_ms: int, where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRecord]]:
+        """An hour's records in a range, some at a time."""
         start_ns, end_ns = start_ms * NS_PER_MS, end_ms * NS_PER_MS
-        for function in await ask(self._client.hkeys(f"faas:parts:{hour}")):
-            async for parts in self._parts(f"faas:parts:{hour}:{function.decode()}"):
+        for name in await ask(self._client.hkeys(f"faas:parts:{hour}")):
+            namespace, _, function = name.decode().partition(":")
+            if where.get("namespace", namespace) != namespace or where.get("function", function) != function:
+                continue
+            async for parts in self._parts(f"faas:parts:{hour}:{name.decode()}"):
                 for part in parts:
-                    yield [part.record(row) for row in part.rows if start_ns <= row[ROW_STARTED_NS] < end_ns]
+                    if is_of(Group(*part.context[1].split("\0")), where):
+                        yield [part.record(row) for row in part.rows if start_ns <= row[ROW_STARTED_NS] < end_ns]
 
     async def _parts(self, key: str) -> AsyncIterator[list[Part]]:
         start, count = 0, PARTS_PER_READ

@@ -13,7 +13,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from faas.metering.present import invocation_record
-from faas.metering.sums import check_dimensions, report, total
+from faas.metering.sums import (
+    Report,
+    amounts,
+    check_dimensions,
+    group_of,
+    hour_of,
+    in_order,
+    is_in,
+    is_of,
+    largest,
+    periods,
+)
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.namespace import Namespace
@@ -198,14 +209,36 @@ class MemoryLedger:
     async def usage(
         self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
     ) -> builtins.list[UsageRow]:
-        check_dimensions([*by, *where])
-        rows = report(total(await self.records(start_ms, end_ms)), by, where)
-        return [UsageRow(labels, sums) for labels, sums in rows]
+        pieces = self.usage_by_time(start_ms, end_ms, by, where)
+        return sorted([row async for piece in pieces for row in piece], key=lambda row: in_order(row.labels))
+
+    async def usage_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[builtins.list[UsageRow]]:
+        report = Report(by, where)
+        found = await self.records(start_ms, end_ms)
+        for hours in periods(sorted({hour_of(record.started_at_ns) for record in found}), by):
+            for record in found:
+                hour, group = hour_of(record.started_at_ns), group_of(record)
+                if hour in hours:
+                    report.add(hour, group, amounts(record))
+                    report.saw(hour, group, largest(record))
+            rows = [UsageRow(row.labels, row.sums, row.maxima) for row in report.take()]
+            if rows:
+                yield rows
 
     async def records(self, start_ms: int, end_ms: int) -> builtins.list[UsageRecord]:
         self._check()
         found = [r for r in self._usage if start_ms * NS_PER_MS <= r.started_at_ns < end_ms * NS_PER_MS]
         return sorted(found, key=lambda record: (record.started_at_ns, record.id))
+
+    async def records_by_hour(
+        self, start_ms: int, end_ms: int, where: Mapping[str, str]
+    ) -> AsyncIterator[builtins.list[UsageRecord]]:
+        check_dimensions(where)
+        for record in await self.records(start_ms, end_ms):
+            if is_in(hour_of(record.started_at_ns), where) and is_of(group_of(record), where):
+                yield [record]
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None:
         self._check()

@@ -98,6 +98,55 @@ async def test_sums_are_those_of_the_records(ledger: Ledger) -> None:
     assert sorted(r.id for r in await ledger.records(*ALWAYS)) == sorted(r.id for r in found)
 
 
+async def test_maxima_are_those_of_the_records_however_they_come(ledger: Ledger) -> None:
+    found = [
+        make_record(
+            n, function=f"f{n % 3}", version=n % 2 + 1, memory_mb=128 * (n % 2 + 1), peak_memory_bytes=n * 10**6
+        )
+        for n in (50, 7, 90, 12, 91, 3, 60, 61, 62)
+    ]
+    entries = numbered(found)
+    for start, end in ((0, 4), (2, 6), (6, 9), (0, 9)):
+        await ledger.apply("j@0", entries[start:end])
+    for start in (0, NOON_MS - 1):
+        for row in await ledger.usage(start, ALWAYS[1], ["function", "version"], {}):
+            of = [r for r in found if (r.function, str(r.version)) == (row.labels["function"], row.labels["version"])]
+            most = max(r.peak_memory_bytes for r in of)
+            assert row.maxima == {"peak_memory_bytes": most, "memory_mb": of[0].memory_mb}
+    (timeouts,) = await ledger.usage(*ALWAYS, ["day"], {"function": "f1", "version": "2"})
+    assert timeouts.maxima == {"peak_memory_bytes": 91_000_000, "memory_mb": 256}
+
+
+@pytest.mark.parametrize("by", [["function"], ["function", "hour"], ["day", "status"], ["month", "hour"]])
+async def test_a_report_in_pieces_is_the_same_in_the_order_of_time(ledger: Ledger, by: list[str]) -> None:
+    await ledger.apply("j@0", numbered(mixed(200)))
+    pieces = [piece async for piece in ledger.usage_by_time(NOON_MS - 100, ALWAYS[1], by, {"namespace": "acme"})]
+    found = [row for piece in pieces for row in piece]
+    whole = await ledger.usage(NOON_MS - 100, ALWAYS[1], by, {"namespace": "acme"})
+    assert sorted(map(repr, found)) == sorted(map(repr, whole))
+    assert len(whole) > 1
+    finest = next((name for name in ("hour", "day", "month") if name in by), "")
+    times = [{row.labels.get(finest, "") for row in piece} for piece in pieces]
+    assert all(len(each) == 1 for each in times)
+    assert [min(each) for each in times] == sorted({row.labels.get(finest, "") for row in whole})
+
+
+async def test_raw_records_come_by_the_hour_and_filtered(ledger: Ledger) -> None:
+    found = mixed(200)
+    await ledger.apply("j@0", numbered(found))
+    for where in ({}, {"function": "hello", "namespace": "acme"}, {"status": "timeout", "day": "2186-10-02"}):
+        pieces = [piece async for piece in ledger.records_by_hour(NOON_MS - 2 * HOUR_MS, ALWAYS[1], where)]
+        records = [record for piece in pieces for record in piece]
+        hours = [record.started_at_ns // (HOUR_MS * 1_000_000) for record in records]
+        assert hours == sorted(hours)
+        inside = total(r for r in found if r.started_at_ns >= (NOON_MS - 2 * HOUR_MS) * 1_000_000)
+        labelled = {cell for cell in inside if report({cell: inside[cell]}, [], where)}
+        assert {cell: sums for cell, sums in inside.items() if cell in labelled} == total(records)
+        assert records or "day" in where
+    with pytest.raises(InvalidRequest, match="colour"):
+        await anext(ledger.records_by_hour(*ALWAYS, {"colour": "red"}))
+
+
 async def test_batches_replayed_and_cut_differently_change_nothing(ledger: Ledger) -> None:
     found = mixed(300)
     entries = numbered(found)

@@ -117,7 +117,7 @@ async def test_an_hour_whose_entries_are_gone_counts_by_its_beginning(client: Cl
     ]
     assert await keys(client) == [
         "faas:journals",
-        *(f"faas:usage:{NOON_MS // HOUR_MS + n}" for n in range(3)),
+        *(f"faas:{what}:{NOON_MS // HOUR_MS + n}" for what in ("peaks", "usage") for n in range(3)),
         "faas:usage:hours",
     ]
 
@@ -140,7 +140,7 @@ async def test_all_that_is_kept_for_a_time_expires(client: Client) -> None:
     assert (await rows(ledger, end=2**50))[0][1]["invocations"] == 6
     for key in await keys(client):
         expires_ms = await client.pexpiretime(key)
-        if key.startswith(("faas:usage:", "faas:journals", "faas:parts:hours")):
+        if key.startswith(("faas:usage:", "faas:peaks:", "faas:journals", "faas:parts:hours")):
             assert expires_ms == -1
         else:
             assert now_ms < expires_ms <= now_ms + 7 * DAY_MS + 2 * HOUR_MS

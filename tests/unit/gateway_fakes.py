@@ -218,6 +218,8 @@ class FakeKeys:
 class FakeLedger:
     def __init__(self) -> None:
         self.rows: list[UsageRow] = []
+        self.raw: list[UsageRecord] = []
+        self.breaks = False  # a report by time ends in an error
         self.asked: tuple[int, int, list[str], dict[str, str]] | None = None
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
@@ -233,8 +235,23 @@ class FakeLedger:
         self.asked = (start_ms, end_ms, list(by), dict(where))
         return self.rows
 
+    async def usage_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        for row in await self.usage(start_ms, end_ms, by, where):
+            yield [row]
+        if self.breaks:
+            raise StoreUnavailable("Redis went away.")
+
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]:
-        return []
+        return self.raw
+
+    async def records_by_hour(
+        self, start_ms: int, end_ms: int, where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRecord]]:
+        self.asked = (start_ms, end_ms, [], dict(where))
+        for record in self.raw:
+            yield [record]
 
 
 class FakeRecords:

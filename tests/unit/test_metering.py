@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from faas.metering import meter as meter_module
-from faas.metering import present, sums
+from faas.metering import present, sizing, sums
 from faas.metering.meter import VALUE_MAX, SharedTime, billed_ms, meter
 from faas.metering.present import invocation_record
 from faas.model.errors import InvalidRequest
@@ -47,7 +47,7 @@ def call(payload: bytes = b"", attempt: int = 1) -> Call:
     return Call(id="0" * 32, trigger=Trigger.DIRECT, payload=payload, key_id="k9", attempt=attempt)
 
 
-@pytest.mark.parametrize("module", [meter_module, sums, present])
+@pytest.mark.parametrize("module", [meter_module, sums, present, sizing])
 def test_the_worked_examples_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -161,7 +161,7 @@ def test_an_older_cell_without_a_metric_counts_as_zero_there() -> None:
     ((key, _),) = cells.items()
     report = sums.Report([], {})
     report.add(*key, [1, 2])
-    ((_, row),) = report.rows()
+    ((_, row, _),) = report.rows()
     assert (row["invocations"], row["billed_ms"], row["bytes_out"]) == (1, 2, 0)
 
 

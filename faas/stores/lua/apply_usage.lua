@@ -4,9 +4,10 @@
 --   1  faas:journals      hash  journal name -> last sequence applied
 --   2  faas:usage:hours   zset  hour number, scored by itself: hours that have sums
 --   3  faas:parts:hours   zset  the same: hours that have parts
--- Keys made from the entries themselves; all but the first expire
+-- Keys made from the entries themselves; all but the first two expire
 --   faas:usage:{hour}     hash  group ("namespace\0function\0version\0key\0trigger\0status\0start", of attempts after the
 --                               first "\0retry" after it) -> sums, see below
+--   faas:peaks:{hour}     hash  group -> two big-endian doubles, the largest so far: peak_memory_bytes, memory_mb
 --   faas:parts:{hour}     hash  "namespace:function" -> Unix ms before which all began that its list has
 --   faas:parts:{hour}:{namespace}:{function}
 --                         list  parts (faas.stores.codec): attempts that began in that hour, in the order they came
@@ -46,7 +47,7 @@ local last = tonumber(redis.call('HGET', KEYS[1], journal) or base)
 local START = '^' .. string.rep('%Z*%z', 6) .. '(%Z*)'  -- where a group says how the instance came to be
 
 local contexts = {}  -- packed context -> what the batch has of it
-local hours = {}     -- hour -> groups: group -> sums; lists: "namespace:function" -> its contexts
+local hours = {}     -- hour -> groups: group -> sums; peaks: group -> maxima; lists: "namespace:function" -> its contexts
 local spans = {}     -- span -> pointers
 
 local call, floor, sub = redis.call, math.floor, string.sub
@@ -100,15 +101,19 @@ local function new_context(packed)
     local _, number, group, memory_mb = unpack_row(packed, 3, 1)
     local hour = hours[number]
     if not hour then
-        hour = {groups = {}, lists = {}, until_ms = (number + 1) * HOUR_MS + keep_ms}
+        hour = {groups = {}, peaks = {}, lists = {}, until_ms = (number + 1) * HOUR_MS + keep_ms}
         hours[number] = hour
     end
     local sums = hour.groups[group]
     if not sums then
         sums = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
         hour.groups[group] = sums
+        hour.peaks[group] = {0, memory_mb}
     end
+    local peak = hour.peaks[group]
+    peak[2] = math.max(peak[2], memory_mb)
     local context = {packed = packed, memory_mb = memory_mb, sums = sums, count = 0, rows = {}, newest_ns = 0, times = {}}
+    context.peak = peak
     local start = string.match(group, START)
     context.starts = start == 'cold' or start == 'prewarmed'
     if keep_ms > 0 and hour.until_ms > now_ms then
@@ -123,8 +128,8 @@ end
 
 -- Add the entry whose row is between two places. Written out, because this is what a batch costs.
 local function take(context, row, after, made_ms)
-    local _, started_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in, bytes_out =
-        unpack_row(frames, 8, row + 18)
+    local _, started_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in, bytes_out, peak_bytes =
+        unpack_row(frames, 9, row + 18)
     local sums, low = context.sums, nil
     sums[1] = sums[1] + 1
     low = sums[2] + billed_ms
@@ -148,6 +153,9 @@ local function take(context, row, after, made_ms)
         low = sums[10] + context.memory_mb * (billed_ms - rest_ms)
         if low < CARRY then sums[10] = low else carry(sums, 10, low) end
     end
+
+    local peak = context.peak
+    if peak_bytes > peak[1] then peak[1] = peak_bytes end
 
     local count, begin_ms = context.count + 1, made_ms - made_ms % SPAN_MS
     context.count = count
@@ -193,6 +201,17 @@ local function read_hour(number, hour)
     local names, values = fetch('faas:usage:' .. number, hour.groups)
     for i, name in ipairs(names) do
         if values[i] then add_stored(hour.groups[name], values[i]) end
+    end
+    names, values = fetch('faas:peaks:' .. number, hour.peaks)
+    for i, name in ipairs(names) do
+        local peak = hour.peaks[name]
+        local bytes, memory_mb = -1, -1
+        if values[i] then bytes, memory_mb = struct.unpack('>dd', values[i]) end
+        if peak[1] <= bytes and peak[2] <= memory_mb then
+            hour.peaks[name] = nil  -- as it is stored already
+        else
+            hour.peaks[name] = {math.max(peak[1], bytes), math.max(peak[2], memory_mb)}
+        end
     end
     hour.key = 'faas:parts:' .. number
     names, values = fetch(hour.key, hour.lists)
@@ -242,6 +261,12 @@ local function keep_hour(number, hour)
         changed[#changed + 1] = pack_sums(sums)
     end
     in_chunks('HSET', 'faas:usage:' .. number, changed)
+    changed = {}
+    for name, peak in pairs(hour.peaks) do
+        changed[#changed + 1] = name
+        changed[#changed + 1] = struct.pack('>dd', peak[1], peak[2])
+    end
+    in_chunks('HSET', 'faas:peaks:' .. number, changed)
     if not hour.has_sums then call('ZADD', KEYS[2], number, number) end
     changed = {}
     for name, list in pairs(hour.lists) do

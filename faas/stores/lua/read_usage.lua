@@ -1,6 +1,6 @@
--- Reads the sums of some hours. Writes nothing.
+-- Reads the sums and the maxima of some hours. Writes nothing.
 --
--- KEYS   faas:usage:{hour}   hash   see apply_usage.lua
+-- KEYS   faas:usage:{hour} or faas:peaks:{hour}   hash   see apply_usage.lua
 -- Returns per key one msgpack array: field, value, field, value... One string per hour is much cheaper for the client to
 -- take apart than thousands of replies.
 
