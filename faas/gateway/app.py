@@ -35,6 +35,7 @@ from faas.gateway.openapi import document
 from faas.gateway.problems import log, problem
 from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
+from faas.gateway.usage_api import UsageApi
 from faas.model.errors import FaasError, MethodNotAllowed, NotFound
 from faas.model.usage import UsageRecord
 
@@ -71,6 +72,7 @@ class Gateway:
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),
+            *UsageApi(self._services).operations(),
             Operation("GET", "/metrics", "read", self._metrics),
             Operation("GET", "/openapi.json", "read", self._openapi),
         ]

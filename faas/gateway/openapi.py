@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from faas import __version__
 from faas.gateway.auth import SCOPES
+from faas.gateway.usage_api import FILTERS, FORMATS
 from faas.metering.sums import DIMENSIONS
 
 _TEXT: Final = {"type": "string"}
@@ -63,6 +64,12 @@ _LIMIT: Final = _parameter("limit", "query", "How many at most, the newest ones.
 
 def _json(schema: dict[str, Any], what: str = "Done.") -> dict[str, Any]:
     return {"description": what, "content": {"application/json": {"schema": schema}}}
+
+
+def _tables(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer that comes as CSV and as lines of JSON, too."""
+    lines = {"text/csv": {"schema": _TEXT}, "application/x-ndjson": {"schema": _TEXT}}
+    return {**answer, "content": {**answer.get("content", {}), **lines}}
 
 
 def _operation(
@@ -237,6 +244,12 @@ def _logs() -> dict[str, Any]:
 
 def _administration() -> dict[str, Any]:
     labels = ", ".join(DIMENSIONS)
+    ranges = [
+        _parameter("from", "query", "From when; by default the start of this month."),
+        _parameter("to", "query", "Until when; by default now."),
+        *(_parameter(name, "query", f"Only this {name}.") for name in FILTERS),
+        *_NAMESPACES,
+    ]
     key = _object({"id": _TEXT, "namespace": _TEXT, "scopes": _list({"enum": list(SCOPES)}), "created_at": _TIME})
     asked = _object({"namespace": _TEXT, "scopes": _list({"enum": list(SCOPES)})}, ("scopes",))
     return {
@@ -244,16 +257,22 @@ def _administration() -> dict[str, Any]:
             "get": _operation(
                 "readUsage",
                 "Exact sums of what was used. `mb_ms` is the unit of all money: 1 GB-second is 1,024,000 of it.",
-                {"200": _json(_ref("Usage"))},
+                {"200": _tables(_json(_ref("Usage"), "The report. As CSV and NDJSON its rows come in order of time."))},
                 parameters=[
-                    _parameter("from", "query", "From when; by default the start of this month."),
-                    _parameter("to", "query", "Until when; by default now."),
                     _parameter("by", "query", f"Comma-separated: {labels}. By default function."),
-                    *(
-                        _parameter(name, "query", f"Only this {name}.")
-                        for name in ("function", "version", "key", "trigger", "status", "start")
-                    ),
-                    *_NAMESPACES,
+                    _parameter("format", "query", "By default json.", {"enum": list(FORMATS)}),
+                    *ranges,
+                ],
+            )
+        },
+        "/v1/usage/records": {
+            "get": _operation(
+                "listUsageRecords",
+                "The usage records themselves, as long as they are kept: by hour, then by function, then as they came.",
+                {"200": _tables({"description": "A line for each."})},
+                parameters=[
+                    _parameter("format", "query", "By default ndjson.", {"enum": ["ndjson", "csv"]}),
+                    *ranges,
                 ],
             )
         },

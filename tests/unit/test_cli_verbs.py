@@ -710,7 +710,10 @@ def test_following_connects_again_and_repeats_nothing(
 
 # -- usage ----------------------------------------------------------------------------------------------------------
 
-SUMS = {"invocations": 2, "errors": 1, "billed_ms": 8, "mb_ms": 1024, "run_ns": 7_000_000, "gb_seconds": "0.001"}
+SUMS = {
+    "invocations": 2, "errors": 1, "billed_ms": 8, "mb_ms": 1024, "run_ns": 7_000_000, "gb_seconds": "0.001",
+    "peak_memory_bytes": 9_961_472, "memory_mb": 128,
+}  # fmt: skip
 REPORT = {
     "from": "2025-01-01T00:00:00.000Z",
     "to": "2025-02-01T00:00:00.000Z",
@@ -726,14 +729,71 @@ def test_usage_as_table_csv_and_json(node: FakeNode, faas: Faas) -> None:
     assert code == 0
     assert node.asked[-1].query == {"from": "2025-01", "to": "2025-02", "by": "function,day"}
     rows = [re.split(r"  +", line) for line in printed.splitlines()]
-    assert rows[0] == ["FUNCTION", "DAY", "CALLS", "ERRORS", "RUN", "CPU", "OUT", "BILLED", "GB-SECONDS"]
-    assert rows[1] == ["a", "2025-01-01", "2", "1", "7 ms", "0 ms", "0 B", "8 ms", "0.001000"]
+    assert rows[0] == ["FUNCTION", "DAY", "CALLS", "ERRORS", "RUN", "CPU", "OUT", "PEAK", "BILLED", "GB-SECONDS"]
+    assert rows[1] == ["a", "2025-01-01", "2", "1", "7 ms", "0 ms", "0 B", "9.5 MB", "8 ms", "0.001000"]
     assert rows[3][:2] == ["total", "4"]
-    csv_lines = faas("usage", "--format", "csv")[1].splitlines()
-    assert csv_lines[0] == "function,day,invocations,errors,billed_ms,mb_ms,run_ns,gb_seconds"
-    assert csv_lines[2] == '"b,c",2025-01-02,2,1,8,1024,7000000,0.001'
     assert json.loads(faas("usage", "--format", "json")[1]) == REPORT
     assert json.loads(faas("usage", "--json")[1]) == REPORT
+
+
+def test_csv_and_records_are_what_the_node_sends(node: FakeNode, faas: Faas) -> None:
+    node.answers["GET /v1/usage"] = Answer(200, [b"function,calls\r\n", b"a,1\r\n", "é,2\r\n".encode()])
+    node.answers["GET /v1/usage/records"] = Answer(200, b'{"id": "1"}\n')
+    code, printed, _ = faas("usage", "--format", "csv", "--where", "status=ok", "--where", "hour=a=b")
+    assert (code, printed.splitlines()) == (0, ["function,calls", "a,1", "é,2"])
+    assert node.asked[-1].query == {"by": "function", "format": "csv", "status": "ok", "hour": "a=b"}
+    assert faas("usage", "--records", "--json", "--from", "1h")[:2] == (0, '{"id": "1"}\n')
+    assert node.asked[-1].query == {"from": "1h", "format": "ndjson"}
+    for wrong in ("status", "colour=red", "key="):
+        code, _, said = faas("usage", "--where", wrong)
+        assert code == 2
+        assert "labels are namespace, function" in said
+
+
+SIZE = {"namespace": "default", "function": "a", "memory_mb": 512, "invocations": 100}
+BY_VERSION = [
+    {**SIZE, "version": "2", "peak_memory_bytes": 500 << 20},
+    {**SIZE, "version": "10", "peak_memory_bytes": 41 << 20},
+    {**SIZE, "function": "b", "version": "1", "peak_memory_bytes": 300 << 20},
+    {**SIZE, "function": "never-ran", "version": "1", "peak_memory_bytes": 0},
+]
+
+
+def test_memory_set_beside_memory_taken(node: FakeNode, faas: Faas) -> None:
+    node.answers["GET /v1/usage"] = {**REPORT, "rows": BY_VERSION}
+    code, printed, _ = faas("usage", "--sizes")
+    assert code == 0
+    assert [re.split(r"  +", line) for line in printed.splitlines()] == [
+        ["NAMESPACE", "FUNCTION", "VERSION", "CALLS", "MEMORY", "PEAK", "USED", "WOULD DO"],
+        ["default", "a", "10", "100", "512 MB", "41 MB", "8 %", "64 MB"],
+        ["default", "b", "1", "100", "512 MB", "300 MB", "58 %", "384 MB"],
+    ]
+    assert [row["suggested_mb"] for row in json.loads(faas("usage", "--sizes", "--json")[1])] == [64, 384]
+    assert faas("usage", "--sizes", "--format", "csv")[1].splitlines()[1] == f"default,a,10,100,512,{41 << 20},64"
+
+
+def test_a_person_sees_lines_over_time_and_hints(node: FakeNode, faas: Faas, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: Asked) -> dict[str, Any]:
+        if asked.query["by"] == "function,day":
+            assert (asked.query["from"], asked.query["to"]) == (REPORT["from"], REPORT["to"])
+            counts = [("a", "2025-01-01", 1), ("a", "2025-01-31", 8), ("b", "2025-01-02", 3)]
+            return {"rows": [{"function": f, "day": day, "invocations": count} for f, day, count in counts]}
+        if asked.query["by"] == "namespace,function,version":
+            return {"rows": BY_VERSION}
+        return {**REPORT, "by": ["function"], "rows": [{"function": "a", **SUMS}, {"function": "b", **SUMS}]}
+
+    node.answers["GET /v1/usage"] = answer
+    assert "OVER TIME" not in faas("usage")[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, printed, said = faas("usage")
+    assert code == 0
+    head, first, second, total = printed.splitlines()
+    assert head.endswith("CALLS OVER TIME")
+    assert first[-31:] == "▁" + " " * 29 + "█"
+    assert second.endswith("  " + " " + "█")
+    assert total.split()[0] == "total"
+    assert "a (version 10) took 41 MB of its 512 MB at most; faas deploy FILE --memory 64MB would do" in said
 
 
 def test_no_usage_is_said(node: FakeNode, faas: Faas) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import io
 import json
 import zipfile
@@ -17,6 +18,7 @@ from faas.gateway import params
 from faas.gateway.openapi import document
 from faas.gateway.services import Limits
 from faas.model import errors
+from faas.model.invocation import Call, Trigger
 from faas.model.manifest import Http
 from faas.model.usage import UsageRecord
 from faas.packaging.bundle import Prepared
@@ -430,6 +432,54 @@ async def test_usage_is_exact() -> None:
     assert bench.ledger.asked[2:] == (["function", "day"], {})
 
 
+def text_of(answer: Answered) -> list[str]:
+    return answer.body.decode().split("\r\n")
+
+
+async def test_usage_as_csv_and_lines_comes_in_pieces() -> None:
+    bench = make_bench(HELLO)
+    bench.ledger.rows = [
+        UsageRow({"function": "a"}, {"invocations": 1, "mb_ms": 128}, {"peak_memory_bytes": 9, "memory_mb": 128}),
+        UsageRow({"function": "b,c"}, {"invocations": 2, "mb_ms": 0}),
+    ]
+    answer = await bench.call("GET", "/v1/usage?format=csv")
+    head, *lines, end = text_of(answer)
+    assert head.startswith("function,invocations,errors,billed_ms,mb_ms,")
+    assert head.endswith(",gb_seconds,peak_memory_bytes,memory_mb")
+    found = [dict(zip(head.split(","), next(csv.reader([line])), strict=True)) for line in lines]
+    assert (found[0]["mb_ms"], found[0]["gb_seconds"], found[0]["peak_memory_bytes"]) == ("128", "0.000125", "9")
+    assert (found[1]["function"], found[1]["invocations"], found[1]["peak_memory_bytes"], end) == ("b,c", "2", "", "")
+    lines = (await bench.call("GET", "/v1/usage?format=ndjson")).body.decode().splitlines()
+    assert json.loads(lines[1]) == {"function": "b,c", "invocations": 2, "mb_ms": 0, "gb_seconds": "0"}
+    bench.ledger.rows = []
+    assert text_of(await bench.call("GET", "/v1/usage?format=csv"))[1:] == [""]
+    assert (await bench.call("GET", "/v1/usage?format=ndjson")).body == b""
+
+
+async def test_usage_records_as_csv_and_lines() -> None:
+    bench = make_bench(HELLO)
+    call = Call("0190" * 8, Trigger.HTTP, b"", key_id="k1")
+    bench.ledger.raw = [make_record(HELLO, call), make_record(HELLO, call, status="timeout")]
+    answer = await bench.call("GET", "/v1/usage/records?status=timeout&key=k1")
+    assert [json.loads(line)["status"] for line in answer.body.decode().splitlines()] == ["ok", "timeout"]
+    assert bench.ledger.asked is not None
+    assert bench.ledger.asked[3] == {"status": "timeout", "key": "k1"}
+    head, line, *_ = text_of(await bench.call("GET", "/v1/usage/records?format=csv"))
+    row = dict(zip(head.split(","), line.split(","), strict=True))
+    assert (row["id"], row["started_at"], row["mb_ms"]) == ("0190" * 8 + "-1", "2023-11-14T22:13:20.123456789Z", "256")
+    assert (await bench.call("GET", "/v1/usage/records?format=json")).problem()["code"] == "invalid-request"
+
+
+async def test_a_table_that_breaks_off_is_no_whole_table() -> None:
+    bench = make_bench(HELLO)
+    bench.ledger.breaks = True
+    answer = await bench.call("GET", "/v1/usage?format=csv")
+    assert (answer.status, answer.problem()["code"]) == (503, "store-unavailable")
+    bench.ledger.rows = [UsageRow({"function": "a"}, {"invocations": 1})]
+    answer = await bench.call("GET", "/v1/usage?format=csv")
+    assert (answer.status, answer.complete) == (200, False)
+
+
 async def test_usage_of_a_namespace() -> None:
     bench = make_bench(HELLO)
     bench.keys.put("team", "team", "read")
@@ -446,7 +496,8 @@ async def test_usage_of_a_namespace() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["by=colour", "from=soon", "from=2025-13", "from=2025-02&to=2025-01", "to=99999999999999d", "from=5"]
+    "query",
+    ["by=colour", "from=soon", "from=2025-13", "from=2025-02&to=2025-01", "to=99999999999999d", "from=5", "format=xml"],
 )
 async def test_usage_questions_that_are_none(query: str) -> None:
     answer = await make_bench(HELLO).call("GET", f"/v1/usage?{query}")
