@@ -149,6 +149,7 @@ TIMES: Final[Mapping[str, Callable[[int], str]]] = {
 DIMENSIONS: Final = (*Group._fields, *TIMES)
 
 _Labels = tuple[str, ...]
+_ERRORS: Final = len(METRICS)  # place in a row of a report, after the sums and before the maxima
 
 
 def check_dimensions(names: Iterable[str]) -> None:
@@ -193,40 +194,42 @@ class Report:
         self._by = tuple(dict.fromkeys(by))
         self._where = dict(where)
         self._rows: dict[_Labels, dict[_Labels, list[int]]] = {}  # by labels of the hour, then of the group
-        self._maxima: dict[tuple[_Labels, _Labels], list[int]] = {}
         # Labels of an hour and of a group are made once; None = filtered out.
         self._hours: dict[int, _Labels | None] = {}
         self._groups: dict[Group, _Labels | None] = {}
 
     def add(self, hour: int, group: Group, sums: Sequence[int]) -> None:
         """``sums`` in the order of ``METRICS``; shorter when an older writer made them."""
-        times, names = self._places(hour, group)
+        row = self._row(hour, group)
+        if row is not None:
+            add_to(row, sums)
+            if group.status != Status.OK:
+                row[_ERRORS] += sums[0]
+
+    def saw(self, hour: int, group: Group, maxima: Sequence[int]) -> None:
+        """The largest values of a cell, in the order of ``MAXIMA``."""
+        row = self._row(hour, group)
+        if row is not None:
+            for index, value in enumerate(maxima, _ERRORS + 1):
+                if value > row[index]:
+                    row[index] = value
+
+    def _row(self, hour: int, group: Group) -> list[int] | None:
+        """Sums in the order of ``METRICS``, errors, maxima; None = filtered out."""
+        if hour not in self._hours:
+            self._hours[hour] = self._pick({name: label(hour) for name, label in TIMES.items()})
+        if group not in self._groups:
+            self._groups[group] = self._pick(group._asdict())
+        times, names = self._hours[hour], self._groups[group]
         if times is None or names is None:
-            return
+            return None
         rows = self._rows.get(times)
         if rows is None:
             rows = self._rows[times] = {}
         row = rows.get(names)
         if row is None:
-            row = rows[names] = [0] * (len(METRICS) + 1)
-        add_to(row, sums)
-        if group.status != Status.OK:
-            row[-1] += sums[0]
-
-    def saw(self, hour: int, group: Group, maxima: Sequence[int]) -> None:
-        """The largest values of a cell, in the order of ``MAXIMA``."""
-        times, names = self._places(hour, group)
-        if times is None or names is None:
-            return
-        before = self._maxima.get((times, names))
-        self._maxima[times, names] = list(maxima) if before is None else list(map(max, before, maxima))
-
-    def _places(self, hour: int, group: Group) -> tuple[_Labels | None, _Labels | None]:
-        if hour not in self._hours:
-            self._hours[hour] = self._pick({name: label(hour) for name, label in TIMES.items()})
-        if group not in self._groups:
-            self._groups[group] = self._pick(group._asdict())
-        return self._hours[hour], self._groups[group]
+            row = rows[names] = [0] * (_ERRORS + 1 + len(MAXIMA))
+        return row
 
     def _pick(self, labels: Mapping[str, str]) -> _Labels | None:
         if any(labels[name] != wanted for name, wanted in self._where.items() if name in labels):
@@ -240,15 +243,16 @@ class Report:
         for times, rows in self._rows.items():
             for names, row in rows.items():
                 found = dict(zip(places, (*times, *names), strict=True))
-                sums = {"invocations": row[0], "errors": row[-1], **dict(zip(METRICS[1:], row[1:-1], strict=True))}
-                maxima = dict(zip(MAXIMA, self._maxima.get((times, names), ()), strict=False))
+                sums = {"invocations": row[0], "errors": row[_ERRORS], **dict(zip(METRICS[1:], row[1:], strict=False))}
+                most = row[_ERRORS + 1 :]
+                maxima = dict(zip(MAXIMA, most, strict=True)) if any(most) else {}
                 shown.append(Row({name: found[name] for name in self._by}, sums, maxima))
         return sorted(shown, key=lambda row: in_order(row.labels))
 
     def take(self) -> list[Row]:
         """``rows``, which are then forgotten: the report goes on with none."""
         rows = self.rows()
-        self._rows, self._maxima = {}, {}
+        self._rows = {}
         return rows
 
 

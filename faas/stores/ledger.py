@@ -28,6 +28,7 @@ import builtins
 import struct
 from binascii import unhexlify
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
@@ -225,14 +226,16 @@ class RedisLedger:
             if where.get("namespace", namespace) != namespace or where.get("function", function) != function:
                 continue
             async for parts in self._parts(f"faas:parts:{hour}:{name.decode()}"):
-                for part in parts:
-                    if is_of(Group(*part.context[1].split("\0")), where):
-                        yield [part.record(row) for row in part.rows if start_ns <= row[ROW_STARTED_NS] < end_ns]
+                wanted = [part for part in parts if is_of(Group(*part.context[1].split("\0")), where)]
+                found = [(part, row) for part in wanted for row in part.rows]
+                yield [part.record(row) for part, row in found if start_ns <= row[ROW_STARTED_NS] < end_ns]
 
     async def _parts(self, key: str) -> AsyncIterator[list[Part]]:
         start, count = 0, PARTS_PER_READ
         while found := await ask(self._client.lrange(key, start, start + count - 1)):
             yield [unpack_part(part) for part in found]
+            if len(found) < count:
+                return
             start += count
             count = _next_count(count, found)
 
@@ -316,7 +319,13 @@ def _group(field: bytes) -> Group:
 
 def _sums(stored: bytes) -> list[int]:
     """One integer per metric from its limbs; what a newer writer appended is left out."""
-    count = stored[0]
-    limbs = [int(limb) for limb in struct.unpack(f">{(len(stored) - 1) // 8}d", stored[1:])]
-    lows, highs = limbs[:count], limbs[count:]
-    return [low + high * _LIMB for low, high in zip(lows, highs or [0] * count, strict=True)][: len(METRICS)]
+    count, doubles = stored[0], (len(stored) - 1) // 8
+    limbs = list(map(int, _doubles(doubles).unpack_from(stored, 1)))
+    if doubles > count:
+        limbs = [low + high * _LIMB for low, high in zip(limbs[:count], limbs[count:], strict=True)]
+    return limbs if count == len(METRICS) else limbs[: len(METRICS)]
+
+
+@cache
+def _doubles(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}d")

@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fairness, heavy, machine, memory, overload, redeploy, starts, warm
+from tests.bench import fairness, heavy, ledger, machine, memory, metering, overload, redeploy, starts, warm
 from tests.bench.load import LoadError
 from tests.bench.node import ROOT, BenchError, Node, Server, running_echo, running_node
 from tests.bench.report import Row, Verdict, as_json, text_table, write_readme
 
 LATER = (
     Row("queue trigger, batch 10", bar=">= 5,000/s", verdict=Verdict.LATER, note="there are no queues yet"),
-    Row("metering cost", bar="<= 5 %", verdict=Verdict.LATER, note="there is no node without metering to compare with"),
 )  # fmt: skip
 
 Section = Callable[[], list[Row]]
-SECTIONS = ("warm", "cold", "parked", "burst", "deploy", "memory", "numpy", "fairness", "overload", "redeploy", "wrk")
+SECTIONS = (
+    "warm", "cold", "parked", "burst", "deploy", "memory", "numpy", "fairness", "overload", "redeploy",
+    "metering", "ledger", "wrk",
+)  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:
@@ -38,7 +40,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, Section]:
+def sections(node: Node, echo: Server, temporary: Path, given: argparse.Namespace) -> dict[str, Section]:
     """What can be measured, by name, in order. Each leaves the node without functions."""
     found: dict[str, Section] = {
         "warm": lambda: warm.measure(node, echo, given.rounds, say),
@@ -51,6 +53,8 @@ def sections(node: Node, echo: Server, given: argparse.Namespace) -> dict[str, S
         "fairness": lambda: fairness.measure(node, given.rounds, say),
         "overload": lambda: overload.measure(node, say),
         "redeploy": lambda: redeploy.measure(node, given.seconds, say),
+        "metering": lambda: metering.measure(node, temporary, given.rounds, say),
+        "ledger": lambda: ledger.measure(node.engine, temporary, say),
         "wrk": lambda: warm.wrk_rows(node, echo, 3),
     }
     wanted = given.only.split(",") if given.only else [name for name in found if name != "wrk" or given.wrk]
@@ -90,7 +94,11 @@ def main() -> int:
         with running_node(given.engine, Path(temporary)) as node, running_echo(node.key) as echo:
             facts = machine.facts(machine.engine_words(node.engine), load_before)
             print(f"{date}  {machine.sentence(facts)}", flush=True)
-            rows = [row for name, section in sections(node, echo, given).items() for row in measured(name, section)]
+            rows = [
+                row
+                for name, section in sections(node, echo, Path(temporary), given).items()
+                for row in measured(name, section)
+            ]
     rows += () if given.only else LATER
     print(f"\n{text_table(rows)}\n\ntook {time.monotonic() - begin:.0f} s")
     if given.json:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,11 +177,15 @@ def running_echo(key: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def running_node(engine: str, temporary: Path) -> Iterator[Node]:
-    """A node with a home of its own and every setting at its default, until the context is left."""
+def running_node(
+    engine: str, temporary: Path, *, redis_url: str = "", command: Sequence[str] = (FAAS, "up")
+) -> Iterator[Node]:
+    """A node with a home of its own and every other setting at its default, until the context is left."""
     home = Path(tempfile.mkdtemp(prefix="home-", dir=temporary))
     environment = _environment(FAAS_HOME=str(home), FAAS_PORT="0", FAAS_ENGINE=engine)
-    with _running([FAAS, "up"], environment) as (process, line):
+    if redis_url:
+        environment["FAAS_REDIS_URL"] = redis_url
+    with _running([*command], environment) as (process, line):
         _, url, used = line.split()
         parts = urlsplit(url)
         key = tomllib.loads((home / "client.toml").read_text())["key"]

@@ -42,5 +42,10 @@ def memory_bytes(pid: int) -> tuple[int, int]:
     return sizes["Pss"], sizes["Private_Dirty"] + sizes["Private_Clean"]
 
 
+def rss_bytes(pid: int) -> int:
+    """What of a process is in memory: cheap to read, and fit to see it grow (proc(5), statm)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def all_pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

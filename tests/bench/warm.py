@@ -41,16 +41,16 @@ def measure(node: Node, echo: Server, rounds: int, say: report.Say) -> list[Row]
         for number in range(1, rounds * PAIRS + 1):
             if number % PAIRS == 1:
                 say(f"warm calls, round {number // PAIRS + 1} of {rounds}")
-            latency.append(_pair(node, echo, 1, LATENCY_S, turned=number % 2 == 0))
-            throughput.append(_pair(node, echo, 64, THROUGHPUT_S, turned=number % 2 == 0))
+            latency.append(pair(node, echo, 1, LATENCY_S, turned=number % 2 == 0))
+            throughput.append(pair(node, echo, 64, THROUGHPUT_S, turned=number % 2 == 0))
         instances = sum(len(sandbox["instances"]) for sandbox in node.sandboxes(NAME))
         return [latency_row(latency), throughput_row(throughput, instances)]
     finally:
         node.delete(NAME)
 
 
-def _pair(node: Node, echo: Server, connections: int, seconds: float, *, turned: bool) -> tuple[Round, Round]:
-    """The node's round and the floor's; ``turned``: the floor goes first, so that neither is always favoured."""
+def pair(node: Server, echo: Server, connections: int, seconds: float, *, turned: bool) -> tuple[Round, Round]:
+    """A server's round and its floor's; ``turned``: the floor goes first, so that neither is always favoured."""
     if turned:
         floor = _one(echo, connections, seconds)
         return _one(node, connections, seconds), floor
