@@ -17,6 +17,7 @@ head of the array (1), head of the id (2), id (16).
 from __future__ import annotations
 
 from binascii import unhexlify
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
@@ -131,11 +132,17 @@ def unpack(packed: bytes) -> tuple[UsageRecord, dict[str, Any]]:
     """Inverse of ``Encoder.pack``; raises ``ValueError`` on anything else."""
     begin = _LENGTH_BYTES + int.from_bytes(packed[:_LENGTH_BYTES], "big")
     try:
-        context = msgpack.unpackb(packed[_LENGTH_BYTES:begin], raw=False)
+        context = _unpack_context(packed[_LENGTH_BYTES:begin])
         row = msgpack.unpackb(packed[begin:], raw=False, strict_map_key=False)
     except (msgpack.UnpackException, TypeError, ValueError) as error:
         raise ValueError("an entry is a context and a row") from error
     return _record(context, row), detail_of(row)
+
+
+@lru_cache(maxsize=CONTEXTS_MAX)
+def _unpack_context(packed: bytes) -> Any:
+    """Shared by all that ask for the same: not to be changed."""
+    return msgpack.unpackb(packed, raw=False)
 
 
 def unpack_part(data: bytes) -> Part:
