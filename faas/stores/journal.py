@@ -12,7 +12,8 @@ Invariants:
   next sequence even when every entry was trimmed.
 * Only the end of the last segment can be torn (the process died in ``write``, the disk was full, the power failed).
   Opening cuts it off and keeps what it cut in a file beside it.
-* An entry is deleted only by ``trim``, a whole segment at a time, and never from the segment being written.
+* An entry is deleted only once it is in ``trim``'s range, a whole segment at a time, and never from the segment being
+  written. ``hold`` keeps it longer, for who else reads the journal.
 * One process has the journal open: an exclusive lock, which the kernel lets go of when the process dies.
 
 Why a journal has several names: the ledger ignores sequences that it has seen under a name. After a power failure, or
@@ -79,6 +80,9 @@ class Journal:
         self._sync_lock = threading.Lock()
         self._dirty = False
         self._torn = False  # the segment may end in half an entry
+        self._done = 0  # up to where entries may go
+        self._held_after: int | None = None  # after which they may not yet, unless there are too many of them
+        self._held_bytes_max = 0
         self._fd = -1
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_fd = lock(directory)
@@ -118,9 +122,17 @@ class Journal:
         """Sequence of the oldest entry still here (``last_sequence + 1`` when there is none)."""
         return self._segments[0]
 
+    @property
+    def segments(self) -> tuple[Path, list[int]]:
+        """Where the segments are, and the sequences that they begin with."""
+        return self._dir, list(self._segments)
+
     def can_trim(self, upto_sequence: int) -> bool:
         """Whether ``trim`` would delete anything."""
-        return len(self._segments) > 1 and self._segments[1] - 1 <= upto_sequence
+        if len(self._segments) < 2 or self._segments[1] - 1 > upto_sequence:
+            return False
+        held = self._held_after is not None and self._segments[1] - 1 > self._held_after
+        return not held or len(self._segments) * self._segment_bytes_max > self._held_bytes_max
 
     def name_of(self, sequence: int) -> Name:
         """The name under which the ledger knows an entry."""
@@ -263,11 +275,22 @@ class Journal:
     # -- letting go -------------------------------------------------------------------------------------------------
 
     def trim(self, upto_sequence: int) -> None:
-        """Delete segments whose every entry is at or below ``upto_sequence``; never the one being written."""
-        while self.can_trim(upto_sequence):
+        """Delete segments whose every entry is at or below ``upto_sequence`` and not held; never the one being
+        written.
+        """
+        self._done = max(self._done, upto_sequence)
+        while self.can_trim(self._done):
             self._path(self._segments[0]).unlink(missing_ok=True)
             del self._segments[0]
         self._forget_names()
+
+    def hold(self, after_sequence: int, bytes_max: int) -> None:
+        """Keep what follows ``after_sequence``, for a reader that is there. What was held before may go.
+
+        Where that comes to more than ``bytes_max`` (whole segments), the oldest go all the same once trimmed.
+        """
+        self._held_after, self._held_bytes_max = after_sequence, bytes_max
+        self.trim(self._done)
 
     def _forget_names(self) -> None:
         """Drop names whose entries are all gone; on disk that shows with the next change."""
@@ -299,6 +322,7 @@ class Journal:
         """
         self._names = [new_name(self.first_kept - 1)]
         write_names(self._dir, self._names)
+        self._done = self.first_kept - 1
 
     def close(self) -> None:
         """Sync and let go of the lock. Closing twice is no error."""

@@ -392,3 +392,22 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
         assert numbers(journal, journal.first_kept - 1) == list(range(journal.first_kept, journal.last_sequence + 1))
         journal.trim(journal.last_sequence - 50)
         journal.close()
+
+
+def test_what_another_reader_holds_stays_and_what_a_ledger_lost_is_not_let_go_by_it(tmp_path: Path) -> None:
+    directory = tmp_path / "held"
+    journal = Journal(directory, segment_bytes_max=900)
+    for number in range(1, 101):
+        journal.append(make_entry(number))
+    journal.hold(0, 2**30)
+    journal.trim(100)
+    assert journal.first_kept == 1
+    journal.hold(50, 2**30)
+    assert 1 < journal.first_kept <= 51
+    kept = journal.first_kept
+    journal.rebase()  # the ledger gets all of it again
+    journal.hold(100, 2**30)
+    assert journal.first_kept == kept
+    journal.trim(100)
+    assert segment_files(directory) == [f"{journal.first_kept:020d}.log"]
+    journal.close()
