@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from faas.packaging import sizes
 
 CLIENT_NAMES = frozenset({"url", "key", "namespace"})  # FAAS_URL and so on: read by the CLI, no business of a node
 MEMORY_BUDGET_BYTES_MIN = 128 * sizes.MIB
+SECRETS = frozenset({"export_token"})  # whose values are shown to nobody
 BODY_BYTES_MAX = 15 * sizes.MIB  # the channel's frames end at 16 MiB
 _UNITS = ("_bytes", "_ms")
 
@@ -51,6 +53,18 @@ def _redis_url(value: object) -> object:
             "wanted redis://HOST:PORT/DB, rediss://... or unix:///PATH, or nothing for the embedded Valkey"
         )
     return value
+
+
+def _export_url(value: object) -> object:
+    if isinstance(value, str) and value and not re.fullmatch(r"https?://[^/\s?#]+[^\s#]*", value):
+        raise ValueError("wanted http://HOST/PATH or https://HOST/PATH, or nothing for no export")
+    return value
+
+
+def _export_token(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[\x21-\x7e]*", value.strip()):
+        raise ValueError("wanted ASCII text without blanks")
+    return value.strip() if isinstance(value, str) else value
 
 
 def _size(value: object) -> int:
@@ -113,6 +127,10 @@ class Settings(BaseSettings):
     namespace_memory_bytes: Size = Field(default=0, ge=0)  # of its instances together; 0 = no limit
     drain_timeout_ms: Duration = Field(default=30_000, ge=0, le=3_600_000)
     log_format: LogFormat = "text"
+    export_url: Annotated[str, BeforeValidator(_export_url)] = ""  # where usage events are sent; "" = nowhere
+    export_token: Annotated[str, BeforeValidator(_export_token)] = Field(default="", repr=False)
+    export_namespaces: str = ""  # whose, separated by commas; "" = all
+    export_backlog_bytes: Size = Field(default=sizes.GIB, ge=16 * sizes.MIB)  # kept while the destination is away
 
     keep_alive_ms: Duration = Field(
         default=10 * sizes.MINUTE_MS, ge=0, le=7 * sizes.DAY_MS
@@ -201,6 +219,10 @@ def shown(settings: Settings, name: str) -> str:
         return sizes.format_duration_ms(value)
     if name == "redis_url":
         return without_password(value) if value else "(embedded Valkey)"
+    if name == "export_url":
+        return without_password(value)
+    if name in SECRETS:
+        return "***" if value else ""
     return str(value)
 
 
@@ -248,11 +270,12 @@ def _sentences(
         name = setting_name(str(entry["loc"][0]).lower()).removeprefix("faas_")
         source = sources[name]
         if source == Source.ENV:
-            label = f"FAAS_{name.upper()}={environ[f'FAAS_{name.upper()}']}"
+            label = f"FAAS_{name.upper()}={'***' if name in SECRETS else environ[f'FAAS_{name.upper()}']}"
         elif source == Source.FLAG:
             label = f"--{name.replace('_', '-')} {flags[name]}"
         else:
-            label = f"{faas_home() / SETTINGS_FILE}: {name} = {in_file.get(name)!r}"
+            written = "***" if name in SECRETS else repr(in_file.get(name))
+            label = f"{faas_home() / SETTINGS_FILE}: {name} = {written}"
         refused = entry["ctx"]["error"] if entry["type"] == "value_error" else f"wanted {_allowed(NAMES[name])}"
         found.append(f"{label}: {refused}")
     return found

@@ -41,6 +41,7 @@ from faas.pool.entities import PoolConfig
 from faas.settings import Settings
 from faas.stores.access import Access, admin_key
 from faas.stores.embedded import EmbeddedValkey
+from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
 from faas.stores.journal import Journal
 from faas.stores.keys import RedisKeyStore
@@ -107,6 +108,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         stack.callback(journal.close)
         flusher = Flusher(journal, ledger)
         await stack.enter_async_context(_running(flusher.run(), flusher.close))
+        exporter = await _exporter(settings, journal, stack)
 
         selected = await _engine(settings, identity, say)
         engine = selected.engine
@@ -140,6 +142,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 limits=Limits(body_bytes_max=settings.max_body_bytes),
                 ready=partial(_not_ready, client),
                 journal_pending=lambda: flusher.pending,
+                export=exporter,
                 prepare=partial(_prepare, engine.python_version),
                 revise=partial(bundle.revise, python_version=engine.python_version),
                 lock=partial(layers.lock, python_version=engine.python_version),
@@ -185,6 +188,20 @@ async def _store(settings: Settings, stack: AsyncExitStack, say: Say) -> Store:
         else "store: the one at FAAS_REDIS_URL"
     )
     return Store(client, embedded)
+
+
+async def _exporter(settings: Settings, journal: Journal, stack: AsyncExitStack) -> Exporter | None:
+    """Sends usage events where the settings say; None where they say nothing."""
+    if not settings.export_url:
+        return None
+    from faas.stores.export_http import HttpDestination  # 0.1 s that a node without an export need not wait
+
+    destination = HttpDestination(settings.export_url, settings.export_token)
+    stack.push_async_callback(destination.close)
+    names = [name.strip() for name in settings.export_namespaces.split(",") if name.strip()]
+    exporter = Exporter(journal, destination, namespaces=names, backlog_bytes_max=settings.export_backlog_bytes)
+    await stack.enter_async_context(_running(exporter.run(), exporter.close))
+    return exporter
 
 
 def _identity(home: Path) -> Identity:

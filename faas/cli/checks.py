@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from faas.cli import out
 from faas.cli.client import ConnectionFailed, connect
@@ -16,7 +18,7 @@ from faas.cli.doctor import Check
 from faas.cli.out import CliError
 from faas.model.errors import EngineUnavailable, StoreUnavailable
 from faas.packaging.sizes import GIB
-from faas.settings import Settings, without_password
+from faas.settings import Settings, shown, without_password
 
 FREE_BYTES_LOW = 2 * GIB
 FREE_BYTES_MIN = GIB // 4
@@ -33,6 +35,7 @@ def run_all(settings: Settings) -> list[Check]:
         node,
         store,
         engine,
+        export,
         cold_starts,
         bubblewrap,
         installer,
@@ -137,18 +140,43 @@ def store(settings: Settings) -> list[Check]:
 def _redis(url: str) -> Check:
     import redis
 
-    shown = without_password(url)
+    where = without_password(url)
     timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
     try:
         with redis.Redis.from_url(url, **timeouts) as client:
             info = client.info()
     except (redis.RedisError, ValueError, OSError) as error:
-        return Check("store", "fail", f"{shown}: {error}", "start it, or mend FAAS_REDIS_URL, or unset it")
+        return Check("store", "fail", f"{where}: {error}", "start it, or mend FAAS_REDIS_URL, or unset it")
     assert isinstance(info, dict)
     server = f"{info.get('server_name', 'redis')} {info.get('valkey_version') or info.get('redis_version')}"
     if not info.get("aof_enabled"):
-        return Check("store", "warn", f"{shown} ({server}) keeps no append-only file", "set: appendonly yes")
-    return Check("store", "ok", f"{shown} ({server})")
+        return Check("store", "warn", f"{where} ({server}) keeps no append-only file", "set: appendonly yes")
+    return Check("store", "ok", f"{where} ({server})")
+
+
+def export(settings: Settings) -> list[Check]:
+    """Whether anybody listens where usage events go, and how many of the node's are still to go there."""
+    if not settings.export_url:
+        return []
+    where = shown(settings, "export_url")
+    parts = urlsplit(settings.export_url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        do = "start it, or mend FAAS_EXPORT_URL; until then events wait in the journal, up to FAAS_EXPORT_BACKLOG"
+        return [Check("export", "warn", f"{where}: {error}{_events_waiting()}", do)]
+    return [Check("export", "ok", f"{where} takes connections{_events_waiting()}")]
+
+
+def _events_waiting() -> str:
+    """Of the node that runs, if one does and exports."""
+    try:
+        with connect().stream("GET", "/metrics", timeout_s=CONNECT_TIMEOUT_S) as response:
+            found = re.search(r"^faas_export_pending_records (\d+)", response.read().decode(), re.MULTILINE)
+    except CliError:
+        return ""
+    return f"; {found[1]} usage records of the node wait for it" if found else ""
 
 
 def engine(settings: Settings) -> list[Check]:

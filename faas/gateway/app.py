@@ -58,7 +58,7 @@ class Gateway:
         self._calls = Invocations(services, self._auth, self._catalog)
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
-        self.metrics = Metrics(services.invoker.stats, services.journal_pending)
+        self.metrics = Metrics(services.invoker.stats, services.journal_pending, services.export)
         self.operations = self._operations()
         self._router = Router(
             routes(self.operations, self._auth, services.limits), redirect_slashes=False, default=_no_route

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from faas.gateway.services import ExportPort
 from faas.model.invocation import StartKind, Status
 from faas.model.usage import UsageRecord
 
@@ -58,9 +59,15 @@ class Histogram:
 class Metrics(Collector):
     """``observe`` takes every finished usage record; ``render`` answers a scrape."""
 
-    def __init__(self, stats: Callable[[], dict[str, Any]], journal_pending: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        stats: Callable[[], dict[str, Any]],
+        journal_pending: Callable[[], int],
+        export: ExportPort | None = None,
+    ) -> None:
         self._stats = stats
         self._journal_pending = journal_pending
+        self._export = export
         self._invocations: dict[tuple[str, str, str, str], int] = {}
         self._queue, self._init, self._run = Histogram(), Histogram(), Histogram()
         self._cold_starts = 0
@@ -136,5 +143,23 @@ class Metrics(Collector):
             "Usage records in this node's journal that are not in the ledger yet.",
             value=self._journal_pending(),
         )
+        if self._export is not None:
+            yield from _exported(self._export)
         yield GaugeMetricFamily("faas_queue_depth", "Messages waiting in a queue.", labels=("queue",))
         yield GaugeMetricFamily("faas_queue_oldest_seconds", "Age of the oldest waiting message.", labels=("queue",))
+
+
+def _exported(export: ExportPort) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "faas_export_pending_records",
+        "Usage records in this node's journal that the destination of the export does not have yet.",
+        value=export.pending,
+    )
+    missing = CounterMetricFamily(
+        "faas_export_missing_records",
+        "Usage records that will not reach the destination: it refused them, or the journal had to let them go.",
+        labels=("reason",),
+    )
+    missing.add_metric(("refused",), export.refused)
+    missing.add_metric(("lost",), export.lost)
+    yield missing

@@ -54,6 +54,22 @@ class InvokerPort(Protocol):
     def stats(self) -> dict[str, Any]: ...
 
 
+class ExportPort(Protocol):
+    """What the gateway shows of the export of usage events; counts of records since the node started."""
+
+    @property
+    def pending(self) -> int:
+        """Not at the destination yet."""
+
+    @property
+    def lost(self) -> int:
+        """Never to reach it: the journal had to let them go."""
+
+    @property
+    def refused(self) -> int:
+        """Set aside, because the destination did not want them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a request may cost. Reaching one gives an answer at once."""
@@ -88,6 +104,7 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
     journal_pending: Callable[[], int] = int  # records not yet in the ledger
+    export: ExportPort | None = None  # None: usage is not exported
     prepare: Prepare = bundle.prepare
     revise: Revise = bundle.revise
     lock: Lock = layers.lock

@@ -419,6 +419,19 @@ def test_doctor_never_raises_and_knows_every_state(home: Path) -> None:
     assert {check.state for check in found} <= {"ok", "warn", "fail"}
 
 
+def test_doctor_says_whether_the_destination_of_the_export_listens() -> None:
+    assert checks.export(Settings()) == []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://user:s3cret@127.0.0.1:{listener.getsockname()[1]}/api/v1/events"
+        (found,) = checks.export(Settings(export_url=url))
+        assert (found.state, found.do) == ("ok", "")
+        assert found.found.startswith("http://user:***@127.0.0.1:")
+    (found,) = checks.export(Settings(export_url=url))
+    assert found.state == "warn"
+    assert "refused" in found.found
+    assert "FAAS_EXPORT_URL" in found.do
+
+
 def test_doctor_says_what_a_cold_start_finds() -> None:
     words = {least: checks.cold_starts(Settings(generic_sandboxes=least))[0].found for least in (0, 1, 3)}
     assert "0: each one waits" in words[0]

@@ -94,6 +94,9 @@ def test_settings_are_frozen() -> None:
         ("MEMORY_BUDGET", "1MB", "of at least 128MB"),
         ("REDIS_URL", "localhost:6379", "wanted redis://HOST:PORT/DB"),
         ("QUEUE_DEPTH", "-1", "from 0 to 100000"),
+        ("EXPORT_URL", "openmeter:8888", "wanted http://HOST/PATH or https://HOST/PATH"),
+        ("EXPORT_URL", "https:///api", "wanted http://HOST/PATH or https://HOST/PATH"),
+        ("EXPORT_BACKLOG", "1MB", "of at least 16MB"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_is_allowed(
@@ -132,6 +135,20 @@ def test_a_broken_file_is_named(home: Path) -> None:
 def test_variables_that_nothing_reads_are_noticed() -> None:
     environ = {"FAAS_PROT": "1", "FAAS_PORT": "1", "FAAS_URL": "u", "FAAS_QUEUE_WAIT": "1s", "HOME": "/"}
     assert unknown_variables(environ) == ["unknown setting FAAS_PROT; did you mean FAAS_PORT?"]
+
+
+def test_a_token_is_shown_to_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAAS_EXPORT_URL", "https://user:s3cret@meter.example/api/v1/events")
+    monkeypatch.setenv("FAAS_EXPORT_TOKEN", " s3cret ")
+    found, _ = load()
+    assert found.export_token == "s3cret"
+    assert "s3cret" not in f"{found.export_token and shown(found, 'export_token')} {shown(found, 'export_url')}"
+    for token in ("s3cret s3cret", "s3cr\u00e9t"):
+        monkeypatch.setenv("FAAS_EXPORT_TOKEN", token)
+        assert problems() == ["FAAS_EXPORT_TOKEN=***: wanted ASCII text without blanks"]
+    monkeypatch.delenv("FAAS_EXPORT_TOKEN")
+    (home / "faas.toml").write_text('export_token = "s3cret s3cret"\n')
+    assert problems() == [f"{home / 'faas.toml'}: export_token = ***: wanted ASCII text without blanks"]
 
 
 def test_values_are_shown_as_users_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
