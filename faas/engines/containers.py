@@ -13,6 +13,7 @@ import requests.exceptions
 from docker.types import LogConfig, Ulimit
 
 from faas.engines import cgroup
+from faas.engines.freezer import StillRuns
 from faas.engines.identity import (
     ENVIRONMENT,
     HOSTNAME,
@@ -127,11 +128,15 @@ class Containers:
             docker.errors.create_api_error_from_http_exception(error)
 
     def pause(self, container: str) -> None:
+        """Raises ``StillRuns`` where its processes forked faster than runc looked (``unable to freeze``)."""
         try:
             self.api.pause(container)
-        except docker.errors.APIError:
-            if not self.state(container).paused:
-                raise
+        except docker.errors.APIError as error:
+            if self.state(container).paused:
+                return
+            if "unable to freeze" in str(error.explanation):
+                raise StillRuns(f"the container engine could not pause {container}: its processes go on") from error
+            raise
 
     def resume(self, container: str) -> None:
         """No error for a container that is not paused."""

@@ -28,9 +28,15 @@ from faas.engines.freezer_file import FreezerFile
 from faas.model.errors import EngineUnavailable
 
 FREEZE_LIMIT_S = 2.0  # a process in an uninterruptible wait, for a dead disk say, does not stop
+ASK_TRIES = 10  # a container engine gives up on processes that fork faster than it looks, after some ms
+_ASK_AGAIN_S = 0.02
 _LOOK_AGAIN_S, _LOOK_AGAIN_S_MAX = 0.0005, 0.02
 
 DIRECT, API, SIGNAL = "direct", "api", "signal"
+
+
+class StillRuns(EngineUnavailable):
+    """The engine did not get all of a sandbox's processes to stand still this time, and has let them go on."""
 
 
 class Freezer(Protocol):
@@ -41,6 +47,9 @@ class Freezer(Protocol):
     def thaw(self) -> Awaitable[None] | None: ...
 
     def release(self) -> None: ...
+
+    async def settled(self) -> None:
+        """Return when nothing is under way."""
 
 
 class Freezing(ABC):
@@ -85,6 +94,9 @@ class GroupFreezer:
         self._wanted = False
         self._file.thaw()
 
+    async def settled(self) -> None:
+        """At once: neither takes the engine's time."""
+
     def release(self) -> None:
         with contextlib.suppress(OSError):
             self.thaw()
@@ -98,7 +110,7 @@ class AskedFreezer:
     def __init__(
         self, pause: Callable[[], Coroutine[Any, Any, None]], resume: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """``resume`` of what runs must be no error. Both raise ``EngineUnavailable``."""
+        """``resume`` of what runs must be no error. Both raise ``EngineUnavailable``, ``pause`` also ``StillRuns``."""
         self._pause = pause
         self._resume = resume
         self._wanted = False
@@ -124,6 +136,10 @@ class AskedFreezer:
     def release(self) -> None:
         """Nothing: an engine kills what it has paused."""
 
+    async def settled(self) -> None:
+        while self._settling is not None and not self._settling.done():
+            await asyncio.wait([self._settling])
+
     def _busy(self) -> bool:
         return self._settling is not None and not self._settling.done()
 
@@ -142,13 +158,26 @@ class AskedFreezer:
                 continue
             self._paused = True
             try:
-                await self._pause()
+                await self._pause_again_and_again()
             except EngineUnavailable:
                 self._wanted = False
                 with contextlib.suppress(EngineUnavailable):  # then the next thaw asks again
                     await self._resume()
                     self._paused = False
                 raise
+
+    async def _pause_again_and_again(self) -> None:
+        for tries_left in reversed(range(ASK_TRIES)):
+            try:
+                await self._pause()
+            except StillRuns:
+                if not self._wanted:
+                    return  # a thaw has overtaken it
+                if not tries_left:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                return
 
 
 class SignalFreezer:
@@ -184,6 +213,9 @@ class SignalFreezer:
     def thaw(self) -> None:
         signal.pidfd_send_signal(self._root_pidfd, 0)
         self.release()
+
+    async def settled(self) -> None:
+        """At once: neither takes the engine's time."""
 
     def release(self) -> None:
         self._wanted = False

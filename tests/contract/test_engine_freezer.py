@@ -13,7 +13,7 @@ import requests
 
 from faas.engines import freezer, proc
 from faas.engines.containers import Containers
-from faas.engines.freezer import AskedFreezer, GroupFreezer, SignalFreezer
+from faas.engines.freezer import ASK_TRIES, AskedFreezer, GroupFreezer, SignalFreezer, StillRuns
 from faas.engines.freezer_file import FreezerFile
 from faas.model.errors import EngineUnavailable
 from tests.contract.sandboxes import spawn
@@ -26,6 +26,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.failures: list[str] = []
+        self.outrun = 0  # how often processes fork faster than it looks
         self.heard: list[str] = []
         self.paused = False
         self.freezer = AskedFreezer(self.pause, self.resume)
@@ -42,6 +43,9 @@ class Asked:
         if what in self.failures:
             self.failures.remove(what)
             raise EngineUnavailable(f"no {what} today")
+        if what == "pause" and self.outrun:
+            self.outrun -= 1
+            raise StillRuns("too many")
         self.paused = paused
 
     async def thaw(self) -> None:
@@ -59,6 +63,31 @@ async def test_a_pause_that_fails_is_taken_back() -> None:
     assert asked.freezer.thaw() is None
     await asked.freezer.freeze()
     assert asked.paused
+
+
+async def test_processes_that_outrun_the_engine_are_tried_again() -> None:
+    asked = Asked()
+    asked.outrun = 3
+    await asked.freezer.freeze()
+    assert asked.paused
+    assert asked.heard == ["pause"] * 4
+    await asked.thaw()
+    asked.heard, asked.outrun = [], ASK_TRIES
+    with pytest.raises(StillRuns, match="too many"):
+        await asked.freezer.freeze()
+    assert asked.heard == ["pause"] * ASK_TRIES + ["resume"]
+
+
+async def test_a_thaw_ends_trying_to_stop_them() -> None:
+    asked = Asked()
+    asked.outrun = ASK_TRIES
+    freezing = asyncio.create_task(asked.freezer.freeze())
+    while len(asked.heard) < 2:
+        await asyncio.sleep(0)
+    await asked.thaw()
+    await freezing
+    assert asked.heard == ["pause", "pause", "resume"]
+    assert not asked.paused
 
 
 async def test_a_resume_that_fails_is_said_and_tried_again() -> None:
