@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from faas.engines import cgroup, freezer, image, proc
+from faas.engines.asked_limits import AskedLimits, Wanted
 from faas.engines.containers import Containers, ImageGone, State, container_name
 from faas.engines.docker_client import connect, translated
 from faas.engines.egress import EgressNetwork
@@ -46,6 +47,7 @@ class _Sandbox:
     pid: int = 0  # of its first process, if this node can see it
     group: cgroup.Cgroup | None = None
     freezer: Freezer | None = None
+    limits: AskedLimits | None = None  # where its group cannot be written
     watch: Watch | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -143,6 +145,7 @@ class DockerEngine(Freezing):
         self, sandbox_id: str, memory_bytes: int, cpus: float = 0.0, share: float = 0.0, pids: int = 0
     ) -> None:
         sandbox = self._living(sandbox_id)
+        assert sandbox.limits is not None
         weight = share or cpu_share(memory_bytes // _MB)
         if sandbox.group is not None and sandbox.group.may_limit:
             try:
@@ -152,8 +155,9 @@ class DockerEngine(Freezing):
             except OSError as error:
                 log.info("cgroup of %s: %s; asking the engine instead", sandbox_id, error)
             else:
+                sandbox.limits.forget()
                 return
-        await self._thread(self._containers.update, sandbox.container, memory_bytes, cpus, weight, pids)
+        await sandbox.limits.set(Wanted(memory_bytes, cpus, weight, pids))
 
     def freezer_of(self, sandbox_id: str) -> Freezer:
         found = self._living(sandbox_id).freezer
@@ -250,6 +254,9 @@ class DockerEngine(Freezing):
                 lambda: self._thread(self._containers.pause, state.container),
                 lambda: self._thread(self._containers.resume, state.container),
             )
+        sandbox.limits = AskedLimits(
+            lambda *limits: self._thread(self._containers.update, state.container, *limits), sandbox.freezer.settled
+        )
         self.freezer = sandbox.freezer.way
 
     def _living(self, sandbox_id: str) -> _Sandbox:
