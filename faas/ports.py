@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from faas.billing.book import Books
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Reply
 from faas.model.namespace import Namespace
@@ -261,6 +262,22 @@ class RecordStore(Protocol):
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None: ...
 
     async def list(self, namespace: str, function: str, limit: int) -> list[dict[str, Any]]: ...
+
+
+class Prices(NamedTuple):
+    """The price books that were set. Where none ever was, ``text`` is "" and everything is free."""
+
+    text: str = ""  # TOML, as it was set
+    books: Books = Books()
+    set_at_ms: int = 0
+    set_by: str = ""  # id of the key
+
+
+class PriceStore(Protocol):
+    async def set(self, text: str, at_ms: int, by: str) -> Prices:
+        """Put these books in the place of those there are. Raises ``InvalidPrices``; then nothing is changed."""
+
+    async def current(self) -> Prices: ...
 
 
 # -- logs -----------------------------------------------------------------------------------------------------------

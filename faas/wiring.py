@@ -48,6 +48,7 @@ from faas.stores.keys import RedisKeyStore
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.logs import RedisLogSink
 from faas.stores.namespaces import RedisNamespaces
+from faas.stores.prices import RedisPrices
 from faas.stores.redis_client import Client, ask, connect
 from faas.stores.registry import RedisRegistry
 
@@ -132,6 +133,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 keys=keys,
                 ledger=ledger,
                 records=RedisRecords(client),
+                prices=RedisPrices(client),
                 logs=logs,
                 clock=clock,
                 new_id=new_id,

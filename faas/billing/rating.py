@@ -20,19 +20,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from faas.billing import money
 from faas.billing.bill import ALLOWANCE, OPEN, ROUNDED, USAGE, Bill, Line
 from faas.billing.book import Price, PriceBook
-from faas.billing.metrics import METRICS, ROUNDING, Metric
+from faas.billing.metrics import GB_SECONDS, METRICS, REQUESTS, ROUNDING, Metric
 from faas.metering.meter import UNBILLED, init_part_ms
 from faas.metering.sums import FIRST, RETRY
 from faas.model.invocation import Status
-from faas.model.usage import UsageRecord
+from faas.model.usage import FIELDS, UsageRecord
 
 RATED_BY: Final = ("namespace", "function", "status", "attempt")
 """The labels that rating needs of a usage report."""
+
+ALWAYS: Final = (REQUESTS, GB_SECONDS)
+"""What has lines even where the book has no price for it."""
 
 
 class Used(Protocol):
@@ -98,7 +101,8 @@ def by_function(book: PriceBook, namespace: str, rows: Iterable[Used]) -> dict[s
 
 def rate(book: PriceBook, namespace: str, rows: Iterable[Used]) -> tuple[Line, ...]:
     """The lines of one namespace for one month, by metric, function and tier; the last one, where there is one, is what
-    the total was rounded by. Lines of nothing are left out; lines that cost nothing are not.
+    the total was rounded by. Lines of nothing are left out; lines that cost nothing are not, where
+    the book has a price or it is requests or compute.
 
     Worked example: the book asks 0.20 for a million requests, of which the first million is free. ``hello`` was called
     two million times and ``thumb`` once as much. Of the free million ``hello`` gets half; its lines are 500,000 for
@@ -107,6 +111,8 @@ def rate(book: PriceBook, namespace: str, rows: Iterable[Used]) -> tuple[Line, .
     quantities = by_function(book, namespace, rows)
     lines: list[Line] = []
     for metric in METRICS.values():
+        if metric.name not in book.prices and metric.name not in ALWAYS:
+            continue
         used = {function: getattr(each, metric.name) for function, each in quantities.items()}
         lines += _metric_lines(namespace, metric, book.price(metric.name), used)
     exact = total_of(lines)
@@ -154,20 +160,22 @@ def make_bill(
 def record_cost(book: PriceBook, record: UsageRecord) -> Decimal:
     """What one attempt costs at the book's list prices: those of the first tier, the free allowance left aside.
 
-    Exact. A month's bill is this sum where nothing is free and no second tier was reached.
+    Exact. A month's bill is the sum of these where nothing is free and no second tier was reached.
     """
-    init_mb_ms = record.memory_mb * init_part_ms(record.start, record.init_ns, record.run_ns, record.billed_ms)
-    return cost(
-        book,
-        {"status": record.status, "attempt": RETRY if record.attempt > 1 else FIRST},
-        {
-            "invocations": 1,
-            "mb_ms": record.mb_ms,
-            "init_mb_ms": init_mb_ms,
-            "cpu_ns": record.cpu_ns,
-            "bytes_out": record.bytes_out,
-        },
-    )
+    return shown_cost(book, {name: getattr(record, name) for name in FIELDS})
+
+
+def shown_cost(book: PriceBook, record: Mapping[str, Any]) -> Decimal:
+    """The same of a record as it is shown (``faas.metering.present``)."""
+    init_ms = init_part_ms(record["start"], record["init_ns"], record["run_ns"], record["billed_ms"])
+    sums = {
+        "invocations": 1,
+        "mb_ms": record["memory_mb"] * record["billed_ms"],
+        "init_mb_ms": record["memory_mb"] * init_ms,
+        "cpu_ns": record["cpu_ns"],
+        "bytes_out": record["bytes_out"],
+    }
+    return cost(book, {"status": record["status"], "attempt": RETRY if record["attempt"] > 1 else FIRST}, sums)
 
 
 def cost(book: PriceBook, labels: Mapping[str, str], sums: Mapping[str, int]) -> Decimal:

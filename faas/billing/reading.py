@@ -216,7 +216,7 @@ class _Reader:
         if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
             if value.day != 1:
                 this = f"{value:%Y-%m}"
-                self._say((*at, "from"), f"prices change with a month, not within one: write {this} or {this}-01")
+                self._say((*at, "from"), f'prices change with a month, not within one: write "{this}" or {this}-01')
             return f"{value:%Y-%m}"
         if value and not (isinstance(value, str) and MONTH.fullmatch(value)):
             self._say((*at, "from"), f"must be a month like 2026-01, not {_shown(value)}")

@@ -228,7 +228,7 @@ def declared_name(path: Path) -> str:
     """
     from faas.packaging.pack import default_name
 
-    for document in _documents(path):
+    for document in documents(path):
         name = document.values.get("name")
         if name is not None:
             if isinstance(name, str) and NAME.fullmatch(name):
@@ -245,7 +245,7 @@ def declared_name(path: Path) -> str:
 _RULE = "cannot be a name: it begins with a lower-case letter, then come up to 62 letters, digits and -"
 
 
-def _documents(path: Path) -> list[Any]:
+def documents(path: Path) -> list[Any]:
     """Where settings may stand, in the order the node looks."""
     from faas.packaging import document
 

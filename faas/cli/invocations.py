@@ -88,6 +88,8 @@ def describe(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("used", f"{memory}, {out.milliseconds(record['cpu_ns'] / out.NS_PER_MS)} CPU, {traffic}"),
         ("billed", f"{billed} = {out.gb_seconds(record['billed_ms'] * record['memory_mb'])}"),
     ]
+    if record.get("cost") is not None:
+        rows.append(("cost", f"{record['cost']} {record['currency']}"))
     if error:
         what = ": ".join(str(error[part]) for part in ("error_type", "message") if error.get(part)) or error.get("code")
         rows.append(("error", f"{what}\n{error.get('traceback') or ''}".rstrip()))

@@ -32,6 +32,7 @@ from faas.gateway.logs_api import LogsApi
 from faas.gateway.metrics import Metrics
 from faas.gateway.namespaces_api import NamespaceLimits, NamespacesApi
 from faas.gateway.openapi import document
+from faas.gateway.prices_api import PricesApi
 from faas.gateway.problems import log, problem
 from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
@@ -71,6 +72,7 @@ class Gateway:
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
+            *PricesApi(self._services).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),
             *UsageApi(self._services).operations(),
             Operation("GET", "/metrics", "read", self._metrics),

@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from faas.gateway import body, params
 from faas.gateway.catalog import NAME, Catalog
 from faas.gateway.deploy import Deployed, Deployer
+from faas.gateway.prices_api import with_cost
 from faas.gateway.problems import problem
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Progress, Services
@@ -37,6 +38,7 @@ class FunctionsApi:
         self._registry = services.registry
         self._invoker = services.invoker
         self._records = services.records
+        self._prices = services.prices
         self._public_url = services.public_url.rstrip("/")
         self._catalog = catalog
         self._deployer = deployer
@@ -99,7 +101,7 @@ class FunctionsApi:
         found = await self._records.list(context.namespace, context.name, limit)
         if not found:
             await self._latest(context)
-        return Json({"invocations": found})
+        return Json({"invocations": await with_cost(self._prices, found)})
 
     async def invocation(self, context: Context) -> Response:
         invocation_id: str = context.request.path_params["id"]
@@ -108,7 +110,7 @@ class FunctionsApi:
             raise NotFound(
                 f"There is no record of the invocation '{invocation_id[:64]}'; records are kept for a limited time."
             )
-        return Json(found)
+        return Json((await with_cost(self._prices, [found]))[0])
 
     async def _latest(self, context: Context) -> FunctionVersion:
         latest = await self._registry.latest(context.namespace, context.name)

@@ -23,7 +23,7 @@ _CODES: Final = {
     "405": "method-not-allowed",
     "409": "conflict",
     "413": "payload-too-large",
-    "422": "invalid-manifest: every error at once, each with line and key",
+    "422": "invalid-manifest or invalid-prices: every error at once, each with line and key",
     "429": "throttled: the function's own limit, or its namespace's",
     "500": "function-error, or internal",
     "502": "instance-crashed",
@@ -282,6 +282,7 @@ def _administration() -> dict[str, Any]:
         "/v1/runtimes": {
             "get": _operation("listRuntimes", "The runtimes.", {"200": _json(_object({"runtimes": _list(_FREE)}))}),
         },
+        **_prices(),
         **_namespaces(),
         "/v1/keys": {
             "get": _operation("listKeys", "Keys without their secrets.", {"200": _json(_object({"keys": _list(key)}))}),
@@ -329,6 +330,49 @@ def _administration() -> dict[str, Any]:
         },
         "/openapi.json": {
             "get": _operation("openapi", "This document.", {"200": _json(_FREE)}, codes=("401", "403", "503"))
+        },
+    }
+
+
+def _prices() -> dict[str, Any]:
+    number = {"type": ["number", "string"]}
+    asked = {
+        "function": _TEXT, "memory": {"type": ["string", "integer"]}, "min_instances": _WHOLE, "bytes_out": _WHOLE,
+        "rps": {**number, "description": "Calls per second."},
+        "duration": {**number, "description": "Of a call: milliseconds, or text such as `1.5s`."},
+        "cpu": {**number, "description": "Processor time of a call, likewise; without it, all of its duration."},
+        "month": {**_TEXT, "description": "Whose prices: `2026-01`; without it, this month's."},
+    }  # fmt: skip
+    toml = {"toml": {**_TEXT, "description": "The books as a file would have them."}}
+    body = {"application/toml": {"schema": _TEXT}, "application/json": {"schema": _object(toml)}}
+    return {
+        "/v1/prices": {
+            "get": _operation(
+                "readPrices",
+                "The prices in force for a namespace; with a key for every namespace also the books as they were set.",
+                {"200": _json(_ref("Prices"))},
+                parameters=[_parameter("month", "query", "In this month; by default now."), *_NAMESPACES],
+            ),
+            "put": _operation(
+                "setPrices",
+                "Set the price books, all at once. Needs a key for every namespace.",
+                {"200": _json(_ref("Prices"))},
+                body={"required": True, "content": body},
+                codes=("400", "401", "403", "413", "422", "503"),
+            ),
+        },
+        "/v1/estimates": {
+            "post": _operation(
+                "estimate",
+                "What a steady load would cost in a month of 730 hours; decimals are text.",
+                {"200": _json(_ref("Estimate"))},
+                parameters=_NAMESPACES,
+                body={
+                    "required": True,
+                    "content": {"application/json": {"schema": _object(asked, ("rps", "duration"))}},
+                },
+                codes=("400", "401", "403", "413", "503"),
+            )
         },
     }
 
@@ -387,6 +431,7 @@ def _schemas() -> dict[str, Any]:
         "bytes_in", "bytes_out", "attempt",
     )  # fmt: skip
     record: dict[str, Any] = {**dict.fromkeys(texts, _TEXT), **dict.fromkeys(wholes, _WHOLE), "started_at": _TIME}
+    record |= {"cost": {**_TEXT, "description": "At list prices: a decimal."}, "currency": _TEXT}
     function = {
         "name": _TEXT, "namespace": _TEXT, "version": _WHOLE, "url": _TEXT, "public": {"type": "boolean"},
         "settings": _FREE, "manifest": _FREE, "bundle": _TEXT, "lock": _TEXT, "created_at": _TIME,
@@ -411,6 +456,35 @@ def _schemas() -> dict[str, Any]:
         "LogLine": line_schema,
         "Namespace": _object(namespace),
         "Usage": _object({"from": _TIME, "to": _TIME, "by": _list(_TEXT), "rows": _list(_FREE), "totals": _FREE}),
+        "Prices": {
+            **_object(
+                {
+                    "namespace": _TEXT,
+                    "month": _TEXT,
+                    "in_force": _FREE,
+                    "set": {"type": "boolean"},
+                    "set_at": {"type": ["string", "null"]},
+                    "books": _list(_FREE),
+                    "set_by": {"type": ["string", "null"]},
+                    "toml": {"type": ["string", "null"]},
+                },
+                ("namespace", "month", "in_force", "set", "set_at", "books"),
+            )
+        },
+        "Estimate": _object(
+            {
+                "function": _TEXT,
+                "namespace": _TEXT,
+                "month": _TEXT,
+                "book": _TEXT,
+                "currency": _TEXT,
+                "requests": _WHOLE,
+                "lines": _list(_FREE),
+                "total": _TEXT,
+                "notes": _list(_TEXT),
+                "compare": _list(_FREE),
+            }
+        ),
         "Readiness": _object({"status": {"enum": ["ready", "not ready"]}, "reasons": _list(_TEXT)}),
         "Problem": {
             **_object(problem, ("type", "title", "status", "detail", "code")),

@@ -10,7 +10,7 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Manifest
 from faas.packaging import bundle, layers
-from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, NamespaceStore, RecordStore, Registry
+from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, NamespaceStore, PriceStore, RecordStore, Registry
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -94,6 +94,7 @@ class Services:
     keys: KeyStore
     ledger: Ledger
     records: RecordStore
+    prices: PriceStore
     logs: LogSink
     clock: Clock
     new_id: Callable[[], str]  # invocation ids: 32 lower-case hex characters, time-ordered

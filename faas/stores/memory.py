@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from faas.billing.reading import parse_books
 from faas.metering.present import invocation_record
 from faas.metering.sums import (
     Report,
@@ -29,7 +30,7 @@ from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.namespace import Namespace
 from faas.model.usage import NS_PER_MS, UsageRecord
-from faas.ports import ApiKey, Clock, Entry, LogLine, UsageRow
+from faas.ports import ApiKey, Clock, Entry, LogLine, Prices, UsageRow
 from faas.stores.keys import ADMIN, EVERY_NAMESPACE, digest_of, new_key, new_secret, no_key
 from faas.stores.namespaces import has_functions, known_already, no_namespace
 from faas.stores.registry import ANY, BLOB_BYTES_MAX, check_blob_size, no_blob, no_function, no_version, not_next
@@ -252,6 +253,20 @@ class MemoryLedger:
     def _check(self) -> None:
         if not self.available:
             raise StoreUnavailable("The ledger does not answer.")
+
+
+class MemoryPrices:
+    """``PriceStore``."""
+
+    def __init__(self) -> None:
+        self._prices = Prices()
+
+    async def set(self, text: str, at_ms: int, by: str) -> Prices:
+        self._prices = Prices(text, parse_books(text), at_ms, by)
+        return self._prices
+
+    async def current(self) -> Prices:
+        return self._prices
 
 
 class MemoryLogSink:

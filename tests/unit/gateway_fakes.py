@@ -19,7 +19,7 @@ from faas.model.invocation import Call, Reply
 from faas.model.manifest import Http, Manifest
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
-from faas.stores.memory import MemoryNamespaces, MemoryRegistry
+from faas.stores.memory import MemoryNamespaces, MemoryPrices, MemoryRegistry
 
 ADMIN = "faas_admin"
 JSON = ((b"content-type", b"application/json"),)
@@ -370,6 +370,7 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         keys=made.keys,
         ledger=made.ledger,
         records=made.records,
+        prices=MemoryPrices(),
         logs=made.logs,
         clock=made.clock,
         new_id=lambda: f"{next(ids):032x}",

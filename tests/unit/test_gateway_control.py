@@ -17,6 +17,7 @@ from starlette.routing import compile_path
 from faas.gateway import params
 from faas.gateway.openapi import document
 from faas.gateway.services import Limits
+from faas.metering.present import invocation_record
 from faas.model import errors
 from faas.model.invocation import Call, Trigger
 from faas.model.manifest import Http
@@ -24,6 +25,7 @@ from faas.model.usage import UsageRecord
 from faas.packaging.bundle import Prepared
 from faas.ports import LogLine, UsageRow
 from tests.unit.gateway_fakes import ADMIN, Answered, Bench, make_bench, make_record, make_scope, make_version
+from tests.usage_samples import make_record as make_usage_record
 
 pytestmark = pytest.mark.anyio
 
@@ -336,8 +338,8 @@ async def test_instances() -> None:
 
 async def test_records() -> None:
     bench = make_bench(HELLO)
-    bench.records.kept["default", "ab" * 16] = {"id": "x", "function": "hello"}
-    assert (await bench.call("GET", f"/v1/invocations/{'ab' * 16}")).json()["id"] == "x"
+    bench.records.kept["default", "ab" * 16] = kept = invocation_record(make_usage_record(0xAB), {})
+    assert (await bench.call("GET", f"/v1/invocations/{'ab' * 16}")).json() == {**kept, "cost": "0", "currency": "USD"}
     assert len((await bench.call("GET", "/v1/functions/hello/invocations?limit=5")).json()["invocations"]) == 1
     assert (await bench.call("GET", f"/v1/invocations/{'cd' * 16}")).status == 404
     assert (await bench.call("GET", f"/v1/invocations/{'ab' * 16}?namespace=team")).status == 404
@@ -607,7 +609,7 @@ async def test_methods_a_route_does_not_take(method: str, path: str, allow: str)
     "path",
     [
         "/", "/v1", "/v2/functions", "/v1/functions/", "/v1/functions/hello/", "/v1/functions/a/b/c", "/ui/",
-        "/v1/queues", "/v1/triggers", "/v1/bills/2025-01", "/v1/prices", "/v1/secrets",
+        "/v1/queues", "/v1/triggers", "/v1/bills/2025-01", "/v1/price", "/v1/secrets",
         "/v1/functions/hello/aliases/prod", "/fn", "//fn/hello", "/v1/functions/..%2f..%2fetc%2fpasswd", "/%00",
     ],
 )  # fmt: skip
