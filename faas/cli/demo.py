@@ -49,7 +49,8 @@ def _demo(node: Node, command: str, say: Say) -> None:
     say(f"$ {command} invoke {NAME} -d '{json.dumps(EVENT)}'")
     say(answer)
     say(f"  time   {timing_line(found, took[0])}")
-    say(f"  cost   {cost_line(found['billed_ms'], deployed['manifest']['memory_mb'])}")
+    priced = node.call("GET", "/v1/prices")["set"]
+    say(f"  cost   {cost_line(found['billed_ms'], deployed['manifest']['memory_mb'], priced=priced)}")
     say("")
     for line in what_next(command, deployed["url"]):
         say(line)
@@ -68,10 +69,11 @@ def timing_line(found: dict[str, Any], total_s: float) -> str:
     return f"{out.milliseconds(round(total_s * 1000, 1))} in all: {phases} ({found['start']} start)"
 
 
-def cost_line(billed_ms: int | None, memory_mb: int) -> str:
-    """``4 ms x 128 MB = 0.000500 GB-s``: no price is set, so the cost is told in the unit that is billed."""
+def cost_line(billed_ms: int | None, memory_mb: int, *, priced: bool = False) -> str:
+    """``4 ms x 128 MB = 0.000500 GB-s``: the unit that is billed; its price is in the invocation's record."""
     billed = billed_ms or 0
-    return f"{billed} ms x {memory_mb} MB = {out.gb_seconds(billed * memory_mb)} billed (no prices are set)"
+    line = f"{billed} ms x {memory_mb} MB = {out.gb_seconds(billed * memory_mb)} billed"
+    return line if priced else f"{line} (no prices are set)"
 
 
 def what_next(command: str, public_url: str) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import re
 from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,6 +14,7 @@ from faas.billing import book, estimate, money, rating, shipped
 from faas.billing.bill import ALLOWANCE, ROUNDED
 from faas.billing.book import FREE, Books, Price, PriceBook, Tier
 from faas.billing.estimate import Workload
+from faas.billing.metrics import METRICS
 from faas.billing.rating import make_bill, rate, record_cost
 from faas.billing.reading import parse_books
 from faas.metering.sums import amounts, group_of
@@ -231,6 +234,14 @@ def test_a_machines_cost_becomes_a_price() -> None:
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_what_is_shipped_is_valid(name: str) -> None:
     assert shipped.books_of(name).at("2026-11").name == name
+
+
+def test_the_readmes_book_is_valid() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(\[\[book\]\].*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    books = parse_books(shown)
+    assert set(books.at("2026-01").prices) == set(METRICS)
+    assert not books.at("2026-01", "team-a").price("gb_seconds").list_price
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------

@@ -349,6 +349,7 @@ def test_what_to_try_next_works_in_another_terminal(home: Path) -> None:
 
 def test_the_cost_line_adds_up() -> None:
     assert demo.cost_line(4, 128) == "4 ms x 128 MB = 0.000500 GB-s billed (no prices are set)"
+    assert demo.cost_line(4, 128, priced=True) == "4 ms x 128 MB = 0.000500 GB-s billed"
 
 
 def test_the_nodes_log_as_json_lines() -> None:
