@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from faas.billing.book import Books
+from faas.metering.reconcile import HourCheck
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Reply
 from faas.model.namespace import Namespace
@@ -254,6 +255,12 @@ class Ledger(Protocol):
 
     def records_by_hour(self, start_ms: int, end_ms: int, where: Mapping[str, str]) -> AsyncIterator[list[UsageRecord]]:
         """Raw records that are still kept, some at a time: by hour, then by function, then as they came."""
+
+    def reconcile(self, start_ms: int, end_ms: int, namespace: str = "") -> AsyncIterator[HourCheck]:
+        """Add the raw records up again and hold the sums against them: each hour that overlaps the range, whole.
+
+        ``namespace`` "" = all. What is written meanwhile makes no difference. Raises ``StoreUnavailable``.
+        """
 
 
 class RecordStore(Protocol):

@@ -27,11 +27,13 @@ HINTS_MAX = 5
     "faas usage --from 2025-01 --where status=timeout --format csv",
     "faas usage --sizes",
     "faas usage --from 1h --records --format csv",
+    "faas usage --reconcile --from 2d",
 )
 @option("--from", "start", metavar="TIME", help="A date, a month, 7d; without it, this month.")
 @option("--to", "end", metavar="TIME", help="Without it, now.")
 @option("--by", metavar="LABELS", default="function", show_default=True, help=BY)
 @option("--where", multiple=True, metavar="LABEL=VALUE", help="Only what has this label; may be given several times.")
+@option("--reconcile", "check", is_flag=True, help="Hold the sums against the raw records; 1 if they differ.")
 @option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it.")
 @option("--sizes", is_flag=True, help="Memory used beside memory set, and what would do.")
 @option("--records", is_flag=True, help="The records themselves, as CSV or as lines of JSON.")
@@ -46,12 +48,18 @@ def usage(
     form: str,
     sizes: bool,
     records: bool,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Show what was used: calls, billed time and memory-time. Times are UTC.
 
     On a terminal with a line over time for each row, and a hint where a function has too much or too little memory.
     """
+    if check:
+        from faas.cli.reconcile import reconcile
+
+        reconcile(node, start, end, as_json=as_json or form == "json")
+        return
     query = {"from": start, "to": end, **dict(_filters(where))}
     form = "json" if as_json else form
     if records:

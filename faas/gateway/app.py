@@ -34,6 +34,7 @@ from faas.gateway.namespaces_api import NamespaceLimits, NamespacesApi
 from faas.gateway.openapi import document
 from faas.gateway.prices_api import PricesApi
 from faas.gateway.problems import log, problem
+from faas.gateway.reconcile_api import ReconcileApi
 from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
 from faas.gateway.usage_api import UsageApi
@@ -73,6 +74,7 @@ class Gateway:
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
             *PricesApi(self._services).operations(),
+            *ReconcileApi(self._services).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),
             *UsageApi(self._services).operations(),
             Operation("GET", "/metrics", "read", self._metrics),

@@ -250,6 +250,13 @@ def _administration() -> dict[str, Any]:
         *(_parameter(name, "query", f"Only this {name}.") for name in FILTERS),
         *_NAMESPACES,
     ]
+    period = _object(
+        {
+            "from": {**_TEXT, "description": "From when; by default the start of this month."},
+            "to": {**_TEXT, "description": "Until when; by default now."},
+        },
+        (),
+    )
     key = _object({"id": _TEXT, "namespace": _TEXT, "scopes": _list({"enum": list(SCOPES)}), "created_at": _TIME})
     asked = _object({"namespace": _TEXT, "scopes": _list({"enum": list(SCOPES)})}, ("scopes",))
     return {
@@ -274,6 +281,18 @@ def _administration() -> dict[str, Any]:
                     _parameter("format", "query", "By default ndjson.", {"enum": ["ndjson", "csv"]}),
                     *ranges,
                 ],
+            )
+        },
+        "/v1/usage/reconcile": {
+            "post": _operation(
+                "reconcileUsage",
+                "Add the raw records up again and answer every sum that is not theirs: per hour, function and the rest "
+                "of its labels. Whole hours; those whose records are not kept any more cannot be checked and are "
+                "listed. `differences` has the first 1000.",
+                {"200": _json(_ref("Reconciliation"))},
+                parameters=_NAMESPACES,
+                body={"required": False, "content": {"application/json": {"schema": period}}},
+                codes=("400", "401", "403", "413", "503"),
             )
         },
         "/v1/nodes": {
@@ -485,12 +504,38 @@ def _schemas() -> dict[str, Any]:
                 "compare": _list(_FREE),
             }
         ),
+        **_reconciliation(),
         "Readiness": _object({"status": {"enum": ["ready", "not ready"]}, "reasons": _list(_TEXT)}),
         "Problem": {
             **_object(problem, ("type", "title", "status", "detail", "code")),
             "additionalProperties": True,
             "description": "RFC 9457. `code` is stable; `detail` says what to do.",
         },
+    }
+
+
+def _reconciliation() -> dict[str, Any]:
+    labels = ("namespace", "function", "version", "key", "trigger", "status", "start", "attempt", "metric")
+    sums = dict.fromkeys(("ledger", "records", "difference"), _WHOLE)
+    difference = _object({"hour": _TIME, **dict.fromkeys(labels, _TEXT), **sums})
+    why = {"enum": ["expired", "incomplete"]}
+    unchecked = _object({"first_hour": _TIME, "last_hour": _TIME, "hours": _WHOLE, "why": why})
+    hour = {"type": ["string", "null"], "format": "date-time"}
+    return {
+        "Reconciliation": _object(
+            {
+                "from": _TIME,
+                "to": _TIME,
+                "equal": {"type": "boolean"},
+                "difference_count": _WHOLE,
+                "differences": _list(difference),
+                "records": {**_WHOLE, "description": "How many were compared."},
+                "hours": {**_WHOLE, "description": "How many were compared."},
+                "first_hour": hour,
+                "last_hour": hour,
+                "unchecked": _list(unchecked),
+            }
+        )
     }
 
 

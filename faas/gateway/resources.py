@@ -50,12 +50,14 @@ class Context:
         """A query parameter; an empty one counts as absent."""
         return self.request.query_params.get(name) or None
 
-    async def json(self) -> dict[str, Any]:
-        """The body as a JSON object; raises ``InvalidRequest``, ``PayloadTooLarge``."""
+    async def json(self, *, optional: bool = False) -> dict[str, Any]:
+        """The body as a JSON object; raises ``InvalidRequest``, ``PayloadTooLarge``. ``optional``: no body is {}."""
         content_type = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type and content_type != JSON_TYPE and not content_type.endswith("+json"):
             raise InvalidRequest(f"This route takes {JSON_TYPE}, not {content_type[:60]}.")
         raw = await self.body(self.limits.json_bytes_max)
+        if optional and not raw:
+            return {}
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError) as error:

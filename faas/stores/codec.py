@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from binascii import unhexlify
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
-from faas.metering.sums import HOUR_NS, RETRY, hour_of
+from faas.metering.meter import INIT_BILLED, init_part_ms
+from faas.metering.sums import HOUR_NS, RETRY, Group, hour_of
 from faas.model.usage import FIELDS, UsageRecord
 from faas.ports import Entry
 
@@ -158,6 +160,37 @@ def unpack_part(data: bytes) -> Part:
     if not whole or any(type(row) is not list or len(row) != _ROW_FIELDS for row in rows):
         raise ValueError("a part has a number, a context and rows, and ends with a row")
     return Part(before_ms, context, rows)
+
+
+def group_of_part(part: Part) -> Group:
+    """Raises ``ValueError`` on a context of another form."""
+    try:
+        return Group(*part.context[1].split("\0"))
+    except (AttributeError, IndexError, TypeError):
+        raise ValueError("a context has 4 fields, one of them 7 or 8 names") from None
+
+
+def part_amounts(part: Part, hour: int, start: str) -> tuple[int, ...]:
+    """What a part's attempts add to the sums of their hour and group, in the order of ``METRICS``. ``start`` is their
+    group's.
+
+    Raises ``ValueError`` when they are not of that hour, or not numbers.
+    """
+    _, started_ns, queue_ns, init_ns, run_ns, billed_ms, cpu_ns, bytes_in, bytes_out, *_ = zip(*part.rows, strict=True)
+    try:
+        if part.context[0] != hour or {hour_of(min(started_ns)), hour_of(max(started_ns))} != {hour}:
+            raise ValueError(f"attempts of another hour than {hour}")
+        billed, memory_mb = sum(billed_ms), part.context[2]
+        init_ms = sum(map(init_part_ms, repeat(start), init_ns, run_ns, billed_ms)) if start in INIT_BILLED else 0
+        return (
+            len(part.rows),
+            billed,
+            memory_mb * billed,
+            *map(sum, (queue_ns, init_ns, run_ns, cpu_ns, bytes_in, bytes_out)),
+            memory_mb * init_ms,
+        )
+    except (IndexError, TypeError):
+        raise ValueError("a row has numbers") from None
 
 
 def detail_of(row: list[Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ import msgpack  # type: ignore[import-untyped]
 from redis.exceptions import ResponseError
 
 from faas.metering.present import invocation_record
+from faas.metering.reconcile import HourCheck
 from faas.metering.sums import (
     HOUR_MS,
     METRICS,
@@ -54,6 +55,7 @@ from faas.model.usage import NS_PER_MS, UsageRecord
 from faas.ports import Entry, UsageRow
 from faas.stores.batch import Batch
 from faas.stores.codec import ID_BYTES, ROW_ATTEMPT, ROW_ID, ROW_STARTED_NS, Encoder, Part, detail_of, unpack_part
+from faas.stores.reconcile import Reconciler
 from faas.stores.redis_client import Client, ask, edge, script
 from faas.stores.segments import base_of
 
@@ -77,6 +79,7 @@ class RedisLedger:
         self._client = client
         self._apply = script(client, "apply_usage")
         self._read = script(client, "read_usage")
+        self._reconciler = Reconciler(client, lambda field, limbs: (_group(field), _sums(limbs)))
         self._keep_ms = keep_ms
         self._told: dict[str, int] = {}  # journal name -> last sequence the server said it has
         self._encoder = Encoder()
@@ -188,6 +191,9 @@ class RedisLedger:
             if is_in(hour, where):
                 async for records in self._within(hour, start_ms, end_ms, where):
                     yield records
+
+    def reconcile(self, start_ms: int, end_ms: int, namespace: str = "") -> AsyncIterator[HourCheck]:
+        return self._reconciler.checks(start_ms, end_ms, namespace)
 
     async def _hours(self, key: str, start_ms: int, end_ms: int) -> list[int]:
         if end_ms <= start_ms:

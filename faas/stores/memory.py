@@ -14,8 +14,12 @@ from typing import Any
 
 from faas.billing.reading import parse_books
 from faas.metering.present import invocation_record
+from faas.metering.reconcile import COMPARED, HourCheck, differences, hours_of
 from faas.metering.sums import (
+    HOUR_MS,
+    Cells,
     Report,
+    add,
     amounts,
     check_dimensions,
     group_of,
@@ -25,6 +29,7 @@ from faas.metering.sums import (
     is_of,
     largest,
     periods,
+    total,
 )
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.function import FunctionVersion
@@ -175,6 +180,7 @@ class MemoryLedger:
         self.available = True
         self._last: dict[str, int] = {}
         self._usage: list[UsageRecord] = []
+        self.cells: Cells = {}  # the sums
         self._shown: dict[tuple[str, str], Entry] = {}
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
@@ -184,6 +190,7 @@ class MemoryLedger:
         for entry in entries:
             if entry.sequence > last:
                 self._usage.append(entry.record)
+                add(self.cells, entry.record)
                 self._show(entry)
                 last = self._last[journal_id] = entry.sequence
         return last
@@ -240,6 +247,15 @@ class MemoryLedger:
         for record in await self.records(start_ms, end_ms):
             if is_in(hour_of(record.started_at_ns), where) and is_of(group_of(record), where):
                 yield [record]
+
+    async def reconcile(self, start_ms: int, end_ms: int, namespace: str = "") -> AsyncIterator[HourCheck]:
+        self._check()
+        added = total(self._usage)
+        for hour in sorted({hour for hour, _ in (*self.cells, *added)}):
+            if start_ms < (hour + 1) * HOUR_MS and hour * HOUR_MS < end_ms:
+                ours, theirs = (hours_of(cells, hour, namespace) for cells in (self.cells, added))
+                count = sum(sums[0] for sums in theirs.values())
+                yield HourCheck(hour, COMPARED, count, differences(hour, ours, theirs))
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None:
         self._check()

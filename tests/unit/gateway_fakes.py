@@ -13,6 +13,7 @@ from typing import Any
 
 from faas.gateway.app import Gateway, build_app
 from faas.gateway.services import Services
+from faas.metering.reconcile import HourCheck
 from faas.model.errors import Conflict, FaasError, NotFound, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
@@ -220,6 +221,8 @@ class FakeLedger:
         self.rows: list[UsageRow] = []
         self.raw: list[UsageRecord] = []
         self.breaks = False  # a report by time ends in an error
+        self.checks: list[HourCheck] = []
+        self.reconciled: tuple[int, int, str] | None = None
         self.asked: tuple[int, int, list[str], dict[str, str]] | None = None
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
@@ -252,6 +255,11 @@ class FakeLedger:
         self.asked = (start_ms, end_ms, [], dict(where))
         for record in self.raw:
             yield [record]
+
+    async def reconcile(self, start_ms: int, end_ms: int, namespace: str = "") -> AsyncIterator[HourCheck]:
+        self.reconciled = start_ms, end_ms, namespace
+        for check in self.checks:
+            yield check
 
 
 class FakeRecords:

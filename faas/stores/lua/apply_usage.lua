@@ -11,6 +11,8 @@
 --   faas:parts:{hour}     hash  "namespace:function" -> Unix ms before which all began that its list has
 --   faas:parts:{hour}:{namespace}:{function}
 --                         list  parts (faas.stores.codec): attempts that began in that hour, in the order they came
+--   faas:partial:{hour}   string  "1": some of what the hour's sums are of is not in its lists, because it came when
+--                         parts were not kept, or no longer, and others were or are: they cannot be compared
 --   faas:ids:{span}       list  where the invocations are whose ids were made in that span, SPAN_MS long: pointers,
 --                               u32 hour | u32 index of the part | u16 first, u16 last ms in the span | list's name
 -- ARGV
@@ -121,6 +123,8 @@ local function new_context(packed)
         local list = namespace .. ':' .. name
         hour.lists[list] = hour.lists[list] or {}
         table.insert(hour.lists[list], context)
+    else
+        hour.is_unkept = true
     end
     contexts[packed] = context
     return context
@@ -216,8 +220,16 @@ local function read_hour(number, hour)
     hour.key = 'faas:parts:' .. number
     names, values = fetch(hour.key, hour.lists)
     hour.has_sums = call('ZSCORE', KEYS[2], number)
-    hour.has_parts = #names == 0 or call('EXISTS', hour.key) == 1
-    if not hour.has_parts then call('ZCARD', KEYS[3]) end
+    if hour.is_unkept then
+        if call('EXISTS', hour.key) == 1 then hour.partial_until_ms = call('PEXPIRETIME', hour.key) end
+        hour.has_parts = true  -- or needs none
+    else
+        hour.has_parts = call('EXISTS', hour.key) == 1
+        if not hour.has_parts then
+            call('ZCARD', KEYS[3])
+            if hour.has_sums then hour.partial_until_ms = hour.until_ms end
+        end
+    end
     for i, name in ipairs(names) do
         local list = hour.lists[name]
         list.key, list.before_ms = hour.key .. ':' .. name, tonumber(values[i] or 0)
@@ -268,6 +280,9 @@ local function keep_hour(number, hour)
     end
     in_chunks('HSET', 'faas:peaks:' .. number, changed)
     if not hour.has_sums then call('ZADD', KEYS[2], number, number) end
+    if hour.partial_until_ms then
+        call('SET', 'faas:partial:' .. number, 1, 'PXAT', hour.partial_until_ms + SPARE_MS)
+    end
     changed = {}
     for name, list in pairs(hour.lists) do
         keep_parts(number, name, list, hour.until_ms)
