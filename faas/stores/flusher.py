@@ -135,7 +135,7 @@ class Flusher:
             except Conflict:
                 if not tries_left:
                     raise
-                self._applied = None  # the ledger is asked how far it is
+                self._doubt()
             else:
                 return
 
@@ -172,10 +172,15 @@ class Flusher:
             try:
                 await self._ledger.apply(str(journal.name_of(batch.first)), batch)
             except Conflict:
-                self._applied = None
+                self._doubt()
                 raise
             if self._applied is not None:  # else the server was found to have gone back meanwhile
                 self._applied = batch.last
+
+    def _doubt(self) -> None:
+        """The ledger may have gone back: it is asked how far it is, and has to have anew what waits to be settled."""
+        self._applied = None
+        self._waiting.clear()
 
     async def _where(self) -> int:
         """How far the ledger is, in this journal's sequences: up to the first of its names that it does not have whole.
@@ -210,7 +215,7 @@ class Flusher:
         wait_s = min(BACKOFF_S * 2 ** min(self._failures, 16), self._backoff_max_s)
         await _either(self._stop, BACKOFF_S / 2 + self._rng.random() * wait_s)
         if not isinstance(error, StoreUnavailable):
-            self._applied = None
+            self._doubt()
         self._work.set()
 
     def _recovered(self) -> None:
@@ -232,8 +237,7 @@ class Flusher:
                 await self._settle()
             except Conflict as error:
                 log.warning("%s It is sent again.", error.message)
-                self._applied = None
-                self._waiting.clear()
+                self._doubt()
                 self.kick()
             except StoreUnavailable as error:
                 if settled_before:

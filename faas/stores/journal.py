@@ -19,7 +19,7 @@ Invariants:
 Why a journal has several names: the ledger ignores sequences that it has seen under a name. After a power failure, or
 from a restored backup, the disk may hold less than the ledger has seen, and the numbers that were lost are given
 again, to other entries. So each opening takes a new name for what it will append; earlier entries keep theirs.
-``rebase`` renames all that is left, for a ledger that has lost what was trimmed here (a wiped or exchanged Redis).
+``rebase`` renames what is left of a name, for a ledger that lost what was trimmed of it (a wiped or exchanged Redis).
 """
 
 from __future__ import annotations
@@ -315,12 +315,13 @@ class Journal:
                 sync_directory(self._dir)
 
     def rebase(self) -> None:
-        """Rename everything that is still here.
+        """Rename what is still here of the oldest name, the only one of which anything can have been trimmed.
 
-        For a ledger that no longer has what was trimmed. The new name is on disk before it is used, so whatever the
-        ledger gets under it, it gets once.
+        For a ledger that no longer has what was trimmed, and so nothing of that name that is still here. Of later names
+        it may have something: their first entries fit it, whatever it lost before. The new name is on disk before it is
+        used, so whatever the ledger gets under it, it gets once.
         """
-        self._names = [new_name(self.first_kept - 1)]
+        self._names = [new_name(self.first_kept - 1), *self._names[1:]]
         write_names(self._dir, self._names)
         self._done = self.first_kept - 1
 

@@ -294,18 +294,21 @@ def test_a_journal_of_another_version_is_left_alone(journal: Journal) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_full_disk_raises_and_the_journal_stays_sound(tmp_path: Path) -> None:
-    """The kernel's own answer to a full disk, by the file size limit: half an entry is written, then nothing."""
+@pytest.mark.parametrize(("together", "room"), [(1, 50), (3, 0), (3, 20), (3, 300)])
+def test_a_full_disk_raises_and_the_journal_stays_sound(tmp_path: Path, together: int, room: int) -> None:
+    """The kernel's own answer to a full disk, by the file size limit: some bytes are written, whole entries even, and
+    none of it counts.
+    """
     journal = Journal(tmp_path / "j")
     fill(journal, 3)
     size = (tmp_path / "j" / segment_files(tmp_path / "j")[0]).stat().st_size
     old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, old_limit[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, old_limit[1]))
         for _ in range(3):
             with pytest.raises(OSError, match=r"fitted|large") as caught:
-                journal.append(make_entry(4))
+                journal.append(*(make_entry(number) for number in range(4, 4 + together)))
             assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
             assert journal.last_sequence == 3
     finally:
@@ -315,6 +318,7 @@ def test_a_full_disk_raises_and_the_journal_stays_sound(tmp_path: Path) -> None:
     fill(journal, 2)
     again = reopened(journal)
     assert numbers(again, 0) == [1, 2, 3, 4, 5]
+    assert not list((tmp_path / "j").glob("*.torn"))
     again.close()
 
 

@@ -46,6 +46,10 @@ class WatchedLedger(MemoryLedger):
         del self._usage[sequence:]
         self._last[journal_id] = sequence
 
+    def wipe(self) -> None:
+        self._usage.clear()
+        self._last.clear()
+
     @property
     def ids(self) -> list[str]:
         return [record.id for record in self._usage]
@@ -328,3 +332,54 @@ async def test_what_a_server_lost_under_an_earlier_name_is_sent_again_though_it_
         await until(lambda: len(ledger.ids) == 2)
     assert sorted(ledger.ids) == [make_entry(number).record.id for number in (1, 2)]
     again.close()
+
+
+async def test_what_a_wiped_ledger_took_under_a_later_name_is_not_sent_again_under_another(
+    tmp_path: Path, ledger: WatchedLedger
+) -> None:
+    """A name's first batch fits a ledger that is empty: that it was wiped is noticed only afterwards."""
+    journal = Journal(tmp_path / "journal", segment_bytes_max=900)
+    flusher = make_flusher(journal, ledger)
+    record(flusher, *range(1, 101))
+    await flusher._flush()
+    journal.trim(50)
+    kept = journal.first_kept
+    journal.close()
+    again = Journal(tmp_path / "journal", segment_bytes_max=900)
+    flusher = make_flusher(again, ledger)
+    await flusher._flush()
+    ledger.wipe()
+    flusher.record(make_entry(101))
+    await flusher._flush()
+    assert ledger.ids == [make_entry(101).record.id]
+    ledger.went_back = True
+    async with running(flusher):
+        await until(lambda: len(ledger.ids) >= 102 - kept and flusher.pending == 0)
+        flusher.record(make_entry(102))
+    assert sorted(ledger.ids) == [make_entry(number).record.id for number in range(kept, 103)]
+    again.close()
+
+
+async def test_time_settles_nothing_that_a_ledger_lost_and_got_again(
+    journal: Journal, ledger: WatchedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server cannot say what is on its disk: the time begins anew, however the loss was noticed."""
+    now_s = 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    ledger.sure = False
+    flusher = make_flusher(journal, ledger, settle_s=120)
+    record(flusher, *range(1, 101))
+    await flusher._flush()
+    await flusher._settle()
+    ledger.forget_from(journal.id, 50)
+    record(flusher, 101)
+    with pytest.raises(Conflict):
+        await flusher._flush()
+    await flusher._flush()
+    assert len(ledger.ids) == 101
+    now_s = 121.0
+    await flusher._settle()
+    assert journal.first_kept == 1
+    now_s = 242.0
+    await flusher._settle()
+    assert not journal.can_trim(100)
