@@ -34,6 +34,7 @@ from typing import Final
 from urllib.parse import quote
 
 from faas.model.errors import Conflict, StoreUnavailable
+from faas.stores.aof import BAD_FORMAT, close_holes
 
 log = logging.getLogger("faas.stores.embedded")
 
@@ -128,6 +129,19 @@ class EmbeddedValkey:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     async def _launch(self) -> None:
+        """Start it; where a full disk left a hole in its file, once more without that."""
+        try:
+            await self._launch_once()
+        except StoreUnavailable:
+            if BAD_FORMAT not in self._log_end():
+                raise
+            mended = await asyncio.to_thread(close_holes, self._dir / "appendonlydir")
+            if not mended:
+                raise
+            log.warning("took the holes out of %s, which a full disk had left", ", ".join(map(str, mended)))
+            await self._launch_once()
+
+    async def _launch_once(self) -> None:
         binary = find_binary()
         server_lock = await self._lock_for_server()
         try:
