@@ -125,9 +125,9 @@ class RedisLedger:
                 if self._told.get(name) == told[name]:
                     del self._told[name]
                 raise Conflict(f"The ledger had journal {name} up to {told[name]} and now has {last and int(last)}.")
-        return self._wait_aof and self._on_disk(replies[-1])
+        return self._wait_aof and await self._on_disk(replies[-1])
 
-    def _on_disk(self, reply: Any) -> bool:
+    async def _on_disk(self, reply: Any) -> bool:
         """From the answer to WAITAOF: ``[fsynced locally, on replicas]``, or an error where it cannot be said."""
         if isinstance(reply, ResponseError):  # no append-only file, or a server older than the command
             self._wait_aof = False
@@ -135,8 +135,19 @@ class RedisLedger:
         if isinstance(reply, Exception):
             raise StoreUnavailable(f"Redis could not do it: {reply}") from reply
         if not reply[0]:
+            if await self._never_syncs():
+                self._wait_aof = False
+                return False
             raise StoreUnavailable(f"The disk of Redis did not take what it was given within {WAIT_AOF_MS} ms.")
         return True
+
+    async def _never_syncs(self) -> bool:
+        """Whether the server leaves its file to the kernel, so that waiting for it is in vain."""
+        try:
+            found = await self._client.config_get("appendfsync")
+        except ResponseError:
+            return False
+        return found.get("appendfsync") in ("no", b"no")
 
     # -- reports ----------------------------------------------------------------------------------------------------
 

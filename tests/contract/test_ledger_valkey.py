@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import struct
+import tempfile
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +22,15 @@ from faas.model.usage import UsageRecord
 from faas.ports import Entry
 from faas.stores.batch import Batch
 from faas.stores.codec import Encoder
+from faas.stores.flusher import Flusher
+from faas.stores.journal import Journal
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.memory import MemoryLedger
 from faas.stores.redis_client import Client, connect
 from faas.stores.segments import frame
 from tests.contract.test_ledger import ALWAYS, DAY_MS, mixed, rows
 from tests.contract.valkeys import emptied
+from tests.e2e.ledger_nodes import CrashValkey
 from tests.property.test_ledger_sums import records as any_records
 from tests.usage_samples import HOUR_MS, NOON_MS, make_record, numbered
 
@@ -281,6 +288,51 @@ async def test_a_server_without_an_append_only_file_cannot_say(client: Client) -
             await ledger.durable()
     finally:
         await client.config_set("appendonly", "yes")
+
+
+async def test_a_server_that_leaves_its_file_to_the_kernel_cannot_say(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not taken for one whose disk is stuck: its journals would never be let go of."""
+    monkeypatch.setattr("faas.stores.ledger.WAIT_AOF_MS", 50)
+    await client.config_set("appendfsync", "no")
+    try:
+        ledger = RedisLedger(client)
+        await ledger.apply("j@0", numbered(mixed(10)))
+        assert not await ledger.durable()
+    finally:
+        await client.config_set("appendfsync", "everysec")
+
+
+async def test_a_server_that_does_not_know_waitaof_gets_again_what_it_lost(tmp_path: Path) -> None:
+    """Everything stays journalled meanwhile; what it has after its restart is compared with what it said it had."""
+    directory = Path(tempfile.mkdtemp(prefix="faas-test-"))
+    server = CrashValkey(directory / "valkey", knows_waitaof=False)
+    journal = Journal(tmp_path, segment_bytes_max=2000)
+    async with connect(await server.start()) as client:
+        ledger = RedisLedger(client)
+        flusher = Flusher(journal, ledger, interval_s=0.002, sync_s=0.02, batch_max=20, backoff_max_s=0.1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(flusher.run())
+            flusher.record(*(Entry(record, {}) for record in mixed(300)))
+            while flusher.pending or not flusher._waiting:
+                await asyncio.sleep(0.01)
+            assert not await ledger.durable()
+            assert journal.first_kept == 1
+            await server.kill()
+            os.truncate(server.newest, server.newest.stat().st_size // 3)
+            await server.start()
+            assert await ledger.last_sequence(journal.id) < 300
+            flusher.record(Entry(make_record(301), {}))
+            await flusher.close(wait_s=30)
+        assert flusher.pending == 0
+        assert [r.id for r in await ledger.records(0, 2**50)].count(make_record(301).id) == 1
+        assert len({r.id for r in await ledger.records(0, 2**50)}) == len(await ledger.records(0, 2**50)) == 301
+        assert (await rows(ledger))[0][1]["invocations"] == 301
+        assert journal.first_kept == 1
+    journal.close()
+    await server.stop()
+    shutil.rmtree(directory)
 
 
 async def test_no_server_is_said_in_one_sentence() -> None:
