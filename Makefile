@@ -33,8 +33,9 @@ bench: develop ## how fast it is, beside a bare server in the same run (ARGS="--
 image: setup ## build the runtime image on this machine's Docker engine (as root on Debian: install one first)
 	@deploy/with-engine.sh true
 
-soak: develop ## a thousand kills during load, then every record accounted for (ARGS="--kills 100" for fewer)
-	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(ARGS)
+soak: develop ## 200 crashes of journal and Valkey, a thousand kills during load; every record accounted for (SEED=1)
+	@.venv/bin/python -m tests.e2e.soak_ledger $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
+	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 replay: develop ## a trace through every keep-alive policy (TRACE=folder, ARGS="--json" for numbers)
 	@.venv/bin/python -m faas.testing.replay $(or $(TRACE),tests/traces/azure2019-sample-100) $(ARGS)
