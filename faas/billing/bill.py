@@ -12,6 +12,7 @@ CLOSED: Final = "closed"  # frozen
 USAGE: Final = "usage"
 ALLOWANCE: Final = "allowance"  # usage that the free allowance paid for: its amount is 0
 ROUNDED: Final = "rounding"  # what the total differs by from the exact sum
+CREDIT: Final = "credit"  # a correction by hand of a bill that is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Line:
     unit_price: Decimal
     amount: Decimal
     list_price: Decimal
-    kind: str = USAGE  # usage | allowance | rounding
-    tier: int = 0  # 1 = the first; 0 for an allowance and for rounding
+    kind: str = USAGE  # usage | allowance | rounding | credit
+    tier: int = 0  # 1 = the first; 0 where there are none
+    month: str = ""  # of a closed bill that this line adds to: use that was recorded late, or a credit; "" = its own
+    reference: str = ""  # of a credit: the credit note's id
 
 
 @dataclass(frozen=True, slots=True)
