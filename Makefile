@@ -1,6 +1,6 @@
 # make help lists what there is to do. Everything works on a fresh machine with Python 3.11 and GNU make.
 .DEFAULT_GOAL := help
-.PHONY: help setup develop up test check format bench image soak replay
+.PHONY: help setup develop up test check format bench image soak replay focus
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -39,3 +39,6 @@ soak: develop ## 200 crashes of journal and Valkey, a thousand kills during load
 
 replay: develop ## a trace through every keep-alive policy (TRACE=folder, ARGS="--json" for numbers)
 	@.venv/bin/python -m faas.testing.replay $(or $(TRACE),tests/traces/azure2019-sample-100) $(ARGS)
+
+focus: develop ## FOCUS files in the FinOps Foundation's validator (installs it apart; needs Python 3.12; ARGS="bill.csv")
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m tests.focus_validator $(ARGS)
