@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from faas.billing.book import Books
+from faas.billing.statement import Closing, CreditNote
 from faas.metering.reconcile import HourCheck
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Reply
@@ -260,6 +261,28 @@ class Ledger(Protocol):
         """Add the raw records up again and hold the sums against them: each hour that overlaps the range, whole.
 
         ``namespace`` "" = all. What is written meanwhile makes no difference. Raises ``StoreUnavailable``.
+        """
+
+
+class BillStore(Protocol):
+    """Closed months and credit notes; what is stored is never changed. See ``faas.billing.statement``."""
+
+    async def closed(self) -> dict[str, Closing]:
+        """All closed months, in order."""
+
+    async def close(self, closing: Closing, after: int) -> bool:
+        """Freeze a month, whole or not at all; False when it is closed already, and then nothing changes.
+
+        ``after`` is how many months were closed when it was worked out; ``Conflict`` when there are more by now.
+        """
+
+    async def credits(self) -> list[CreditNote]:
+        """All there are, oldest first."""
+
+    async def credit(self, note: CreditNote) -> CreditNote:
+        """Store it, once: of an id that is there already, what is stored is returned.
+
+        Raises ``Conflict`` while the month that it corrects is open.
         """
 
 
