@@ -40,6 +40,7 @@ from faas.packaging.content import ContentStore
 from faas.pool.entities import PoolConfig
 from faas.settings import Settings
 from faas.stores.access import Access, admin_key
+from faas.stores.bills import RedisBills
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
@@ -132,6 +133,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 namespaces=RedisNamespaces(client),
                 keys=keys,
                 ledger=ledger,
+                bills=RedisBills(client),
                 records=RedisRecords(client),
                 prices=RedisPrices(client),
                 logs=logs,

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from faas.gateway import body
 from faas.gateway.admin_api import AdminApi
 from faas.gateway.auth import Authenticator
+from faas.gateway.bills_api import BillsApi
 from faas.gateway.catalog import Catalog
 from faas.gateway.deploy import Deployer
 from faas.gateway.express import protocol_for
@@ -73,6 +74,7 @@ class Gateway:
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
+            *BillsApi(self._services).operations(),
             *PricesApi(self._services).operations(),
             *ReconcileApi(self._services).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from faas import __version__
+from faas.billing.present import focus
+from faas.gateway import bills_api
 from faas.gateway.auth import SCOPES
 from faas.gateway.usage_api import FILTERS, FORMATS
 from faas.metering.sums import DIMENSIONS
@@ -301,6 +303,7 @@ def _administration() -> dict[str, Any]:
         "/v1/runtimes": {
             "get": _operation("listRuntimes", "The runtimes.", {"200": _json(_object({"runtimes": _list(_FREE)}))}),
         },
+        **_bills(),
         **_prices(),
         **_namespaces(),
         "/v1/keys": {
@@ -349,6 +352,60 @@ def _administration() -> dict[str, Any]:
         },
         "/openapi.json": {
             "get": _operation("openapi", "This document.", {"200": _json(_FREE)}, codes=("401", "403", "503"))
+        },
+    }
+
+
+def _bills() -> dict[str, Any]:
+    month = _parameter(
+        "month", "path", "A month of UTC, like 2026-11.", {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$"}
+    )
+    credit = {"amount": _TEXT, "currency": _TEXT, "reason": _TEXT, "namespace": _TEXT}
+    asked = _object(credit, ("amount", "reason"))
+    files = {kind: {"schema": _TEXT} for kind in ("text/csv", "text/html")}
+    once = _parameter("Idempotency-Key", "header", "Asked again with the same key, there is still one credit note.")
+    return {
+        "/v1/bills/{month}": {
+            "get": _operation(
+                "readBill",
+                "What a month costs, line by line; the lines sum to the total exactly. Of an open month, as of now.",
+                {"200": {"description": "The bill.", "content": {**_json(_ref("Bill"))["content"], **files}}},
+                parameters=[
+                    month,
+                    _parameter("format", "query", "json by default.", {"enum": list(bills_api.FORMATS)}),
+                    _parameter("focus_version", "query", "Columns of which FOCUS.", {"enum": list(focus.COLUMNS)}),
+                    *_NAMESPACES,
+                ],
+            )
+        },
+        "/v1/bills/{month}/close": {
+            "post": _operation(
+                "closeBill",
+                "Freeze a month for all namespaces. One that is closed already stays as it is.",
+                {"200": _json(_ref("Bill"))},
+                parameters=[month],
+                body={
+                    "required": False,
+                    "content": {"application/json": {"schema": _object({"force": {"type": "boolean"}}, ())}},
+                },
+                codes=("400", "401", "403", "409", "413", "503"),
+            )
+        },
+        "/v1/bills/{month}/credits": {
+            "parameters": [month, *_NAMESPACES],
+            "get": _operation(
+                "listCredits",
+                "Credit notes on a closed month's bill.",
+                {"200": _json(_object({"credits": _list(_ref("Credit"))}))},
+            ),
+            "post": _operation(
+                "giveCredit",
+                "Take an amount off what a namespace owes for a closed month: a line on the bill of the next open one.",
+                {"201": _json(_ref("Credit"))},
+                parameters=[once],
+                body={"required": True, "content": {"application/json": {"schema": asked}}},
+                codes=("400", "401", "403", "404", "409", "413", "503"),
+            ),
         },
     }
 
@@ -462,6 +519,12 @@ def _schemas() -> dict[str, Any]:
         "name": _TEXT, "max_concurrency": {"type": ["integer", "null"]}, "memory": {"type": ["string", "null"]},
         "functions": _WHOLE, "calls": _WHOLE, "memory_used": _TEXT, "created_at": {"type": ["string", "null"]},
     }  # fmt: skip
+    bill = {
+        "month": _TEXT, "status": {"enum": ["open", "closed"]}, "from": _TIME, "to": _TIME, "made_at": _TIME,
+        "currency": {"type": ["string", "null"]}, "total": {"type": ["string", "null"]}, "totals": _FREE,
+        "bills": _list(_FREE), "lines": _list(_FREE),
+    }  # fmt: skip
+    credit = {**dict.fromkeys(("id", "month", "namespace", "amount", "currency", "reason"), _TEXT), "made_at": _TIME}
     problem = {
         "type": _TEXT, "title": _TEXT, "status": _WHOLE, "detail": _TEXT, "code": _TEXT, "invocation_id": _TEXT,
         "error_type": _TEXT, "message": _TEXT, "traceback": _TEXT, "exit": _TEXT, "retry_after_s": _WHOLE,
@@ -474,6 +537,8 @@ def _schemas() -> dict[str, Any]:
         "Invocation": {**_object(record, ("id",)), "additionalProperties": True},
         "LogLine": line_schema,
         "Namespace": _object(namespace),
+        "Bill": _object(bill),
+        "Credit": _object(credit),
         "Usage": _object({"from": _TIME, "to": _TIME, "by": _list(_TEXT), "rows": _list(_FREE), "totals": _FREE}),
         "Prices": {
             **_object(

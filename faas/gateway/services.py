@@ -10,7 +10,18 @@ from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Manifest
 from faas.packaging import bundle, layers
-from faas.ports import Answering, Clock, KeyStore, Ledger, LogSink, NamespaceStore, PriceStore, RecordStore, Registry
+from faas.ports import (
+    Answering,
+    BillStore,
+    Clock,
+    KeyStore,
+    Ledger,
+    LogSink,
+    NamespaceStore,
+    PriceStore,
+    RecordStore,
+    Registry,
+)
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -93,6 +104,7 @@ class Services:
     namespaces: NamespaceStore
     keys: KeyStore
     ledger: Ledger
+    bills: BillStore
     records: RecordStore
     prices: PriceStore
     logs: LogSink

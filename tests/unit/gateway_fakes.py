@@ -20,6 +20,7 @@ from faas.model.invocation import Call, Reply
 from faas.model.manifest import Http, Manifest
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
+from faas.stores.bills import MemoryBills
 from faas.stores.memory import MemoryNamespaces, MemoryPrices, MemoryRegistry
 
 ADMIN = "faas_admin"
@@ -377,6 +378,7 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         namespaces=made.namespaces,
         keys=made.keys,
         ledger=made.ledger,
+        bills=MemoryBills(),
         records=made.records,
         prices=MemoryPrices(),
         logs=made.logs,
