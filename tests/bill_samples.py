@@ -60,7 +60,7 @@ def used(function: str = "hello", namespace: str = "default", **sums: int) -> di
 
 
 def sample_closing(month: str = "2026-10", books: str = BOOK, **sums: int) -> Closing:
-    made: Draft = draft(month, MADE_AT_MS, books, {month: used(**(sums or {"invocations": 3}))}, {}, [])
+    made: Draft = draft(month, MADE_AT_MS, books, {month: {labels(): sums or {"invocations": 3}}}, {}, [])
     return made.closing("key-1")
 
 
