@@ -52,9 +52,9 @@ def failed(file: Path) -> tuple[set[str], str]:
     """Rules that do not hold, and the validator's last line. Raises ``RuntimeError`` when it did not come to an end."""
     ran = subprocess.run(
         [
-            HOME / "bin" / "focus-validator",
+            str(HOME / "bin" / "focus-validator"),
             "--data-file",
-            file.absolute(),
+            str(file.absolute()),
             "--validate-version",
             RULES,
             "--block-download",
