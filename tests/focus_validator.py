@@ -42,7 +42,17 @@ def install() -> Path:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
             overrides.write(OVERRIDES)
             overrides.flush()
-            install = ["uv", "pip", "install", "--quiet", "--python", HOME, "--override", overrides.name, *PACKAGES]
+            install = [
+                "uv",
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(HOME),
+                "--override",
+                overrides.name,
+                *PACKAGES,
+            ]
             subprocess.run(install, check=True)
         (HOME / "ready").touch()
     return next(HOME.glob("lib/python*/site-packages"))
