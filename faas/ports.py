@@ -286,6 +286,15 @@ class BillStore(Protocol):
         """
 
 
+class HeldStore(Protocol):
+    """What nodes held without serving: instances that were idle, sandboxes that were parked."""
+
+    async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
+        """``idle_mb_ms``, ``parked_mb_ms``, ``provisioned_mb_ms``, ``generic_mb_ms`` of the hours that begin in the
+        range. Labels are namespace, function, version, hour, day and month; what belongs to nobody has "" for names.
+        """
+
+
 class RecordStore(Protocol):
     """Invocation records for people: usage record plus detail, as a JSON-ready dict, kept for a time."""
 

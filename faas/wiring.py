@@ -44,6 +44,7 @@ from faas.stores.bills import RedisBills
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
+from faas.stores.held import HeldMeter, RedisHeld
 from faas.stores.journal import Journal
 from faas.stores.keys import RedisKeyStore
 from faas.stores.ledger import RedisLedger, RedisRecords
@@ -136,6 +137,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 bills=RedisBills(client),
                 records=RedisRecords(client),
                 prices=RedisPrices(client),
+                held=RedisHeld(client),
                 logs=logs,
                 clock=clock,
                 new_id=new_id,
@@ -156,6 +158,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         await gateway.limits.reload()
         await invoker.start()
         stack.push_async_callback(invoker.close)
+        held = HeldMeter(client, clock, invoker.held)
+        await stack.enter_async_context(_running(held.run(), held.close))
         server = await stack.enter_async_context(_http(gateway, listener))
         stack.push_async_callback(_drain, gateway, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)

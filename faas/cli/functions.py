@@ -75,6 +75,7 @@ def show(node: Node, name: str, as_json: bool) -> None:
             ("versions", "\n".join(version_lines(found["versions"]))),
             ("instances", "\n".join(sandbox_lines(found["sandboxes"]))),
             ("stand ready", ready_line(found["generic"])),
+            ("this month", cost_line(found["usage"])),
             ("recent", "\n".join(map(invocation_line, found["invocations"])) or "no invocations on record"),
         ]
     )
@@ -87,6 +88,7 @@ def _look_up(node: Node, name: str) -> dict[str, Any]:
         **node.call("GET", f"{path}/versions"),
         **node.call("GET", f"{path}/instances"),
         **node.call("GET", f"{path}/invocations", query={"limit": str(RECENT)}),
+        "usage": node.call("GET", "/v1/usage", query={"function": name.partition("@")[0], "namespace": node.namespace}),
     }
 
 
@@ -119,6 +121,17 @@ def ready_line(generic: Mapping[str, Any]) -> str:
     """What the next cold start finds."""
     ready = f"{generic['ready']} of {generic['kept']} sandboxes for any function's next cold start"
     return f"{ready}; {generic['why']}" if generic["kept"] else f"no sandbox for a cold start; {generic['why']}"
+
+
+def cost_line(usage: Mapping[str, Any]) -> str:
+    """Billed memory-time beside what was held without serving."""
+    held = usage.get("held", {}).get("totals", {})
+    idle, parked = (out.gb_seconds(held.get(f"{kind}_mb_ms", 0)) for kind in ("idle", "parked"))
+    line = (
+        f"{out.gb_seconds(usage['totals'].get('mb_ms', 0))} billed; held without serving: idle {idle}, parked {parked}"
+    )
+    kept = held.get("provisioned_mb_ms", 0)
+    return f"{line}; {out.gb_seconds(kept)} provisioned by min_instances" if kept else line
 
 
 def sandbox_lines(sandboxes: Sequence[Mapping[str, Any]]) -> list[str]:

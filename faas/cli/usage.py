@@ -100,26 +100,51 @@ def _print(node: Node, path: str, query: Mapping[str, str | None]) -> None:
 
 
 def _table(node: Node, report: Mapping[str, Any], query: Mapping[str, str | None]) -> None:
+    labels: Sequence[str] = report["by"]
+    held = {_key(row, labels): row for row in report.get("held", {}).get("rows", [])}
+    called = {_key(row, labels) for row in report["rows"]}
+    uncalled = [dict(zip(labels, key, strict=True)) for key in held if key not in called]
+    report = {**report, "rows": [*report["rows"], *uncalled]}
     if not report["rows"]:
         out.note(f"nothing was used from {report['from']} to {report['to']}")
         return
-    labels: Sequence[str] = report["by"]
     headers = [*(label.upper() for label in labels), *HEADERS]
     rows = [[*(str(row[label]) or "-" for label in labels), *_cells(row)] for row in report["rows"]]
+    if held:
+        headers += HELD
+        for row, cells in zip(report["rows"], rows, strict=True):
+            cells += _held_cells(held.get(_key(row, labels), {}))
     lines = _lines(node, report, query) if sys.stdout.isatty() else []
     if lines:
         headers.append("CALLS OVER TIME")
         for row, line in zip(rows, lines, strict=True):
             row.append(line)
     if len(rows) > 1:
-        rows.append(["total", *[""] * (len(labels) - 1), *_cells(report["totals"]), *([""] if lines else [])])
-    out.table(headers, rows, right=HEADERS)
+        of_all = [*_cells(report["totals"]), *(_held_cells(report["held"]["totals"]) if held else [])]
+        rows.append(["total", *[""] * (len(labels) - 1), *of_all, *([""] if lines else [])])
+    out.table(headers, rows, right=[*HEADERS, *HELD])
     out.note(out.paint(f"from {report['from']} to {report['to']}", out.DIM, sys.stderr))
+    generic_mb_ms = report.get("held", {}).get("totals", {}).get("generic_mb_ms", 0)
+    if generic_mb_ms:
+        ready = f"{out.gb_seconds(generic_mb_ms)} more were held by sandboxes that stood ready for anyone's cold start"
+        out.note(out.paint(ready, out.DIM, sys.stderr))
     if sys.stdout.isatty():
         _hints(node, query)
 
 
 HEADERS = ("CALLS", "ERRORS", "RUN", "CPU", "OUT", "PEAK", "BILLED", "GB-SECONDS")
+
+
+# Memory-time held without serving, in GB-seconds; of IDLE, what ``min_instances`` kept is in PROVISIONED, too.
+HELD = ("IDLE", "PARKED", "PROVISIONED")
+
+
+def _held_cells(held: Mapping[str, int]) -> list[str]:
+    return [f"{held.get(f'{name.lower()}_mb_ms', 0) / out.MB_MS_PER_GB_SECOND:.6f}" for name in HELD]
+
+
+def _key(row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(row[label] for label in labels)
 
 
 def _cells(sums: Mapping[str, Any]) -> list[str]:
@@ -147,9 +172,9 @@ def _lines(node: Node, report: Mapping[str, Any], query: Mapping[str, str | None
     asked = {**query, "from": report["from"], "to": report["to"], "by": ",".join([*labels, unit])}
     found: dict[tuple[str, ...], dict[str, int]] = {}
     for row in node.call("GET", "/v1/usage", query=asked)["rows"]:
-        found.setdefault(tuple(row[label] for label in labels), {})[row[unit]] = row["invocations"]
+        found.setdefault(_key(row, labels), {})[row[unit]] = row["invocations"]
     bars = sparks.bars_for(sys.stdout)
-    every = [found.get(tuple(row[label] for label in labels), {}) for row in report["rows"]]
+    every = [found.get(_key(row, labels), {}) for row in report["rows"]]
     return [sparks.spark([calls.get(time, 0) for time in times], bars) for calls in every]
 
 

@@ -539,7 +539,22 @@ def _schemas() -> dict[str, Any]:
         "Namespace": _object(namespace),
         "Bill": _object(bill),
         "Credit": _object(credit),
-        "Usage": _object({"from": _TIME, "to": _TIME, "by": _list(_TEXT), "rows": _list(_FREE), "totals": _FREE}),
+        "Usage": _object(
+            {
+                "from": _TIME,
+                "to": _TIME,
+                "by": _list(_TEXT),
+                "rows": _list(_FREE),
+                "totals": _FREE,
+                "held": {
+                    **_object({"rows": _list(_FREE), "totals": _FREE}),
+                    "description": "MB times ms held without serving: idle_mb_ms, parked_mb_ms, and of what "
+                    "min_instances keeps provisioned_mb_ms; of generic sandboxes, in the totals, generic_mb_ms. "
+                    "Not for labels that only calls have.",
+                },
+            },
+            ("from", "to", "by", "rows", "totals"),
+        ),
         "Prices": {
             **_object(
                 {

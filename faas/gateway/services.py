@@ -14,6 +14,7 @@ from faas.ports import (
     Answering,
     BillStore,
     Clock,
+    HeldStore,
     KeyStore,
     Ledger,
     LogSink,
@@ -122,4 +123,5 @@ class Services:
     revise: Revise = bundle.revise
     lock: Lock = layers.lock
     key_prefix: str = "faas_"  # what every API key begins with; "" = keys cannot be told from other bearer tokens
+    held: HeldStore | None = None  # None: what is held without serving is not on record
     public_url: str = ""  # what callers reach the platform under; "" = take it from the request

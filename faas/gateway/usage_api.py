@@ -32,6 +32,7 @@ FILTERS: Final = tuple(name for name in DIMENSIONS if name != "namespace")
 SUMS: Final = ("invocations", "errors", *METRICS[1:], "gb_seconds", *MAXIMA)
 RECORD: Final = (*("started_at" if name == "started_at_ns" else name for name in FIELDS), "mb_ms")
 _TYPES: Final = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
+HELD_LABELS: Final = frozenset({"namespace", "function", "version", "hour", "day", "month"})
 ROWS: Final = 100  # written between two awaits: a millisecond or two of work
 _NS_PER_MS: Final = 1_000_000
 _T = TypeVar("_T")
@@ -48,6 +49,7 @@ class _Asked:
 class UsageApi:
     def __init__(self, services: Services) -> None:
         self._ledger = services.ledger
+        self._held = services.held
         self._clock = services.clock
 
     def operations(self) -> list[Operation]:
@@ -67,6 +69,7 @@ class UsageApi:
         totals = Counter(dict.fromkeys(("invocations", "errors", *METRICS[1:]), 0))
         for row in rows:
             totals.update(dict(row.sums))
+        held = await self._held_document(asked, by)
         return Json(
             {
                 "from": params.rfc3339_ms(asked.start_ms),
@@ -74,8 +77,21 @@ class UsageApi:
                 "by": by,
                 "rows": [document(row) for row in rows],
                 "totals": with_gb_seconds(totals),
+                **({"held": held} if held is not None else {}),
             }
         )
+
+    async def _held_document(self, asked: _Asked, by: Sequence[str]) -> dict[str, Any] | None:
+        """What was held without serving, where the labels asked for can be told of it. Nobody's is in the totals."""
+        if self._held is None or not {*by, *asked.where} <= HELD_LABELS:
+            return None
+        rows = await self._held.held(asked.start_ms, asked.end_ms, by, asked.where)
+        totals: Counter[str] = Counter()
+        for row in rows:
+            totals.update(dict(row.sums))
+        names = ("idle_mb_ms", "parked_mb_ms", "provisioned_mb_ms")
+        shown = [{**row.labels, **{name: row.sums[name] for name in names}} for row in rows]
+        return {"rows": [row for row in shown if any(row[name] for name in names)], "totals": dict(totals)}
 
     async def records(self, context: Context) -> Response:
         """Every record that is still kept: by hour, then by function, then as they came."""

@@ -35,6 +35,7 @@ from faas.model.errors import (
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Status
 from faas.model.usage import UsageRecord
+from faas.pool.holding import Held, take
 from faas.pool.messages import (
     Cancel,
     Dispatch,
@@ -284,6 +285,10 @@ class Invoker:
             self._loads.loaded(key, now - session.bound_ns)
         else:
             self._loads.failed(key)
+
+    def held(self) -> list[Held]:
+        """What was held without serving since this was last asked."""
+        return take(self.pool, self._now_ns())
 
     def _tick(self) -> None:
         if self._ticker is not None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from faas.model.errors import FaasError
 from faas.model.invocation import StartKind
+from faas.pool.holding import Holding
 from faas.pool.messages import Flavour, FunctionSpec
 from faas.pool.scaling import smoothed
 from faas.pool.states import INSTANCE_MOVES, SANDBOX_MOVES, IllegalTransition, InstanceState, SandboxState
 
+# Reading a member off its class costs more than a global where every call passes.
+_STARTING, _IDLE, _BUSY = InstanceState.STARTING, InstanceState.IDLE, InstanceState.BUSY
 QUIET_TICKS = 3  # before a function that finishes nothing counts as slow
 THREADS_BESIDE_CALLS = 2  # of an instance that serves in threads: one reads frames, one has an event loop
 
@@ -100,8 +103,17 @@ class Instance:
     listed: bool = False  # in its function's ``roomy``
 
     def move(self, state: InstanceState, now_ns: int) -> None:
-        if state not in INSTANCE_MOVES[self.state]:
-            raise IllegalTransition(f"instance {self.id}: {self.state} -> {state}")
+        before = self.state
+        if state not in INSTANCE_MOVES[before]:
+            raise IllegalTransition(f"instance {self.id}: {before} -> {state}")
+        function = self.function
+        if before is _IDLE:
+            function.holding.idle_ns += now_ns - self.since_ns
+        if state is _IDLE:
+            if before is _STARTING:
+                function.holding.serve(1, function.floor, now_ns)
+        elif state is not _BUSY and (before is _IDLE or before is _BUSY):
+            function.holding.serve(-1, function.floor, now_ns)
         self.state = state
         self.since_ns = now_ns
 
@@ -111,6 +123,7 @@ class Sandbox:
     id: str
     flavour: Flavour
     since_ns: int
+    generic: Holding  # the pool's, of those that belong to nobody
     state: SandboxState = SandboxState.BOOTING
     function: Function | None = None  # once bound; while BOOTING: whom it is reserved for
     kind: StartKind = StartKind.PREWARMED
@@ -125,6 +138,10 @@ class Sandbox:
     def move(self, state: SandboxState, now_ns: int) -> None:
         if state not in SANDBOX_MOVES[self.state]:
             raise IllegalTransition(f"sandbox {self.id}: {self.state} -> {state}")
+        if self.state is SandboxState.GENERIC:
+            self.generic.waiting_ns += now_ns - self.since_ns
+        elif self.state is SandboxState.PARKED and self.function is not None:
+            self.function.holding.waiting_ns += now_ns - self.since_ns
         self.state = state
         self.since_ns = now_ns
 
@@ -159,6 +176,7 @@ class Function:
     init: Backoff
     forks: Backoff  # after instances that ended before they served, while none serves
     tenant: Tenant
+    holding: Holding = field(default_factory=Holding)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     available: list[Instance] = field(default_factory=list)
     queue: deque[Call] = field(default_factory=deque)
@@ -188,6 +206,16 @@ class Function:
     @property
     def live(self) -> int:
         return self.starting + self.serving
+
+    @property
+    def floor(self) -> int:
+        """How many instances are to be kept."""
+        return 0 if self.draining else self.spec.min_instances
+
+    def drain(self, draining: bool, now_ns: int) -> None:
+        """Whether it is to end once nothing of it runs: from then on nothing of it is provisioned."""
+        self.holding.serve(0, self.floor, now_ns)
+        self.draining = draining
 
     def note_finish(self, now_ns: int, busy_ns: int) -> None:
         """A call ended that kept its instance busy for so long (0 = not known)."""

@@ -173,7 +173,7 @@ def _lacked(pool: Pool, flavour: Flavour, now: int) -> None:
 
 def boot(pool: Pool, flavour: Flavour, function: Function | None, now: int) -> None:
     """Command a new sandbox, reserved for ``function`` unless None."""
-    sandbox = Sandbox(pool.new_id(), flavour, now, function=function)
+    sandbox = Sandbox(pool.new_id(), flavour, now, pool.generic, function=function)
     pool.sandboxes[sandbox.id] = sandbox
     pool.memory_mb += pool.config.sandbox_overhead_mb
     pool.emit(Boot(sandbox.id, flavour))

@@ -19,11 +19,12 @@ from functools import partial
 
 from faas.model.errors import CallerLeft, DeadlineExceeded, FaasError
 from faas.model.invocation import StartKind
-from faas.pool import admission, contention, growth, heard, prefetch, tenants, upkeep
+from faas.pool import admission, contention, growth, heard, holding, prefetch, tenants, upkeep
 from faas.pool.admission import crash
 from faas.pool.entities import Backoff, Call, Function, Instance, PoolConfig, Sandbox, Tenant
 from faas.pool.fairness import Turns
 from faas.pool.generics import Demand
+from faas.pool.holding import Held, Holding
 from faas.pool.keepalive import KeepAlive, policy_of
 from faas.pool.messages import (
     Abort,
@@ -90,6 +91,8 @@ class Pool:
         self.woke_ns = 0  # when time last jumped ahead; see upkeep.notice_gap
         self.policy: KeepAlive = policy_of(config.keep_alive, config.fixed_keep_alive_ns)
         self.eviction_clock = 0.0  # see eviction
+        self.generic = Holding()
+        self.held_before: list[Held] = []  # by functions that are forgotten, and not taken yet
         self.new_id = new_id
         self.serial = 0
         self._out: list[Command] = []
@@ -278,7 +281,7 @@ class Pool:
             tenants.join(self, function)
             self.flavours.setdefault(spec.flavour, now)
         elif function.draining:
-            function.draining = False
+            function.drain(False, now)
         return function
 
     def _prepare(self, event: Prepare, now: int) -> None:
@@ -290,7 +293,7 @@ class Pool:
     def _forget(self, event: Forget, now: int) -> None:
         function = self.functions.get(event.key)
         if function is not None:
-            function.draining = True
+            function.drain(True, now)
             function.wanted = False
             upkeep.cool(self, function, now)
 
@@ -415,6 +418,7 @@ class Pool:
             upkeep.cool(self, function, now)
             if function.draining and not function.sandboxes and not function.queue and not function.running:
                 self.policy.forget(function.spec.key, now)
+                self.held_before.append(holding.of(function, self.config.sandbox_overhead_mb, now))
                 del self.functions[function.spec.key]
                 tenants.leave(self, function)
         prefetch.recall(self, now)

@@ -615,7 +615,10 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
     generic = {"ready": 2, "starting": 1, "kept": 3, "why": "3 kept: 3 calls lately found none ready"}
     node.answers["GET /v1/functions/hello/instances"] = {"sandboxes": [box], "generic": generic}
     node.answers["GET /v1/functions/hello/invocations"] = {"invocations": [RECORD]}
+    held = {"idle_mb_ms": 2_048_000, "parked_mb_ms": 512_000, "provisioned_mb_ms": 1_024_000, "generic_mb_ms": 9}
+    node.answers["GET /v1/usage"] = {"totals": {"mb_ms": 1_536_000}, "held": {"rows": [], "totals": held}}
     code, printed, _ = faas("show", "hello")
+    assert node.asked[-1].query == {"function": "hello", "namespace": "default"}
     assert code == 0
     for wanted in (
         "http://here/fn/hello  (needs an API key)",
@@ -627,6 +630,7 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
         "s1  version 3  bound: holds the instances",
         "  2 idle, ends in 9 s",
         "2 of 3 sandboxes for any function's next cold start; 3 kept: 3 calls lately found none ready",
+        "1.500000 GB-s billed; held without serving: idle 2.000000 GB-s, parked 0.500000 GB-s; 1.000000 GB-s",
         "KeyError",
     ):
         assert wanted in printed
@@ -737,6 +741,22 @@ def test_usage_as_table_csv_and_json(node: FakeNode, faas: Faas) -> None:
     assert rows[3][:2] == ["total", "4"]
     assert json.loads(faas("usage", "--format", "json")[1]) == REPORT
     assert json.loads(faas("usage", "--json")[1]) == REPORT
+
+
+def test_what_was_held_without_serving_stands_beside_what_was_billed(node: FakeNode, faas: Faas) -> None:
+    held = {"idle_mb_ms": 2_048_000, "parked_mb_ms": 0, "provisioned_mb_ms": 1_024_000}
+    rows = [{"function": "a", **held}, {"function": "never-called", **held}]
+    totals = {"idle_mb_ms": 4_096_000, "parked_mb_ms": 0, "provisioned_mb_ms": 2_048_000, "generic_mb_ms": 512_000}
+    report = {**REPORT, "by": ["function"], "rows": [{"function": "a", **SUMS}], "totals": SUMS}
+    node.answers["GET /v1/usage"] = {**report, "held": {"rows": rows, "totals": totals}}
+    code, printed, said = faas("usage")
+    assert code == 0
+    lines = [re.split(r"  +", line) for line in printed.splitlines()]
+    assert lines[0][-4:] == ["GB-SECONDS", "IDLE", "PARKED", "PROVISIONED"]
+    assert lines[1][-4:] == ["0.001000", "2.000000", "0.000000", "1.000000"]
+    assert (lines[2][:2], lines[2][-3]) == (["never-called", "0"], "2.000000")
+    assert lines[3][-4:] == ["0.001000", "4.000000", "0.000000", "2.000000"]
+    assert "0.500000 GB-s more were held by sandboxes that stood ready" in said
 
 
 def test_csv_and_records_are_what_the_node_sends(node: FakeNode, faas: Faas) -> None:

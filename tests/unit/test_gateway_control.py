@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -432,6 +432,27 @@ async def test_usage_is_exact() -> None:
     assert shown["totals"]["gb_seconds"] == "1" + "0" * 20 + ".000125"
     assert bench.ledger.asked is not None
     assert bench.ledger.asked[2:] == (["function", "day"], {})
+
+
+class FakeHeld:
+    """``HeldStore``."""
+
+    async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
+        names = ("idle_mb_ms", "parked_mb_ms", "provisioned_mb_ms", "generic_mb_ms")
+        rows = [("a", (1, 2, 0, 0)), ("", (0, 0, 0, 7))]
+        return [UsageRow({"function": name}, dict(zip(names, sums, strict=True))) for name, sums in rows]
+
+
+async def test_what_is_held_without_serving_is_beside_usage() -> None:
+    bench = make_bench(HELLO, held=FakeHeld())
+    shown = (await bench.call("GET", "/v1/usage?by=function&month=2025-01")).json()
+    assert shown["rows"] == []
+    assert shown["held"] == {
+        "rows": [{"function": "a", "idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0}],
+        "totals": {"idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0, "generic_mb_ms": 7},
+    }
+    for query in ("by=function,key", "by=function&status=ok"):
+        assert "held" not in (await bench.call("GET", f"/v1/usage?{query}")).json(), "only calls have a key or a status"
 
 
 def text_of(answer: Answered) -> list[str]:

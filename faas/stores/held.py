@@ -1,0 +1,140 @@
+"""What nodes held without serving, by hour: from the pool's books to Redis, and back as a report.
+
+Theory of operation
+-------------------
+A call is a thing that happened, and happened once: it needs a journal and sequences. What is held is a level that only
+grows, so each run of a node keeps its own totals and writes *them*, not what was added: writing twice, late, or again
+after a server lost its last second gives the same (a grow-only counter; Shapiro et al., "Conflict-free Replicated Data
+Types", 2011). Totals of this hour and the last are written each time, changed or not.
+
+A node that is killed loses what it had not written: ``INTERVAL_S`` at most, more only while Redis was away.
+
+Keys:
+  faas:held:hours   zset  hour number, scored by itself
+  faas:held:{hour}  hash  run \\0 namespace \\0 function \\0 version \\0 kind -> MB times ms, one run of one node alone
+What was held since the last look counts for the hour in which it is looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from faas.metering.sums import HOUR_MS, HOUR_NS, TIMES, in_order
+from faas.model.errors import StoreUnavailable
+from faas.pool.holding import Held
+from faas.ports import Clock, UsageRow
+from faas.stores.redis_client import Client, ask, edge
+
+log = logging.getLogger("faas.stores.held")
+
+INTERVAL_S: Final = 10.0
+CLOSE_WAIT_S: Final = 2.0
+HOURS_PER_READ: Final = 12
+KINDS: Final = ("idle", "parked", "provisioned", "generic")
+SUMS: Final = tuple(f"{kind}_mb_ms" for kind in KINDS)
+LABELS: Final = ("namespace", "function", "version")
+HOURS_KEY: Final = "faas:held:hours"
+_NS_PER_MS: Final = 1_000_000
+
+_Cell = tuple[int, str, str, str, str]  # hour, namespace, function, version, kind
+
+
+class HeldMeter:
+    """Writes what ``take`` says was held since it was last asked."""
+
+    def __init__(
+        self, client: Client, clock: Clock, take: Callable[[], list[Held]], *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._take = take
+        self._interval_s = interval_s
+        self._run_id = uuid.uuid4().hex
+        self._totals: dict[_Cell, int] = {}  # MB times ns of this run
+        self._stop = asyncio.Event()
+        self._away = False
+
+    async def run(self) -> None:
+        """Until ``close``. While Redis is away totals gather here."""
+        while not self._stop.is_set():
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._stop.wait()
+            except TimeoutError:
+                await self.flush()
+
+    async def close(self) -> None:
+        self._stop.set()
+        try:
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await self.flush()
+        except TimeoutError:
+            log.warning("what this node held in its last seconds is not on record: Redis did not answer in time")
+
+    async def flush(self) -> None:
+        """Look at what was held, and write the totals."""
+        now_hour = self._clock.unix_ns() // HOUR_NS
+        for held in self._take():
+            names, _, version = held.label.rpartition("@")
+            namespace, _, function = names.partition("/")
+            for kind, mb_ns in zip(KINDS, held[1:], strict=True):
+                if mb_ns:
+                    cell = now_hour, namespace, function, version, kind
+                    self._totals[cell] = self._totals.get(cell, 0) + mb_ns
+        try:
+            await self._write()
+        except StoreUnavailable as error:
+            if not self._away:
+                log.warning("what is held is not written for now: %s", error.message)
+            self._away = True
+        else:
+            self._away = False
+            self._totals = {cell: total for cell, total in self._totals.items() if cell[0] >= now_hour - 1}
+
+    async def _write(self) -> None:
+        hours: dict[int, dict[str, int]] = {}
+        for (hour, *names), mb_ns in self._totals.items():
+            hours.setdefault(hour, {})["\0".join([self._run_id, *names])] = mb_ns // _NS_PER_MS
+        if not hours:
+            return
+        async with self._client.pipeline(transaction=True) as pipe:
+            for hour, cells in hours.items():
+                pipe.hset(f"faas:held:{hour}", mapping=cells)  # type: ignore[arg-type]
+            pipe.zadd(HOURS_KEY, {str(hour): hour for hour in hours})
+            with edge():
+                await pipe.execute()
+
+
+class RedisHeld:
+    """``HeldStore``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
+        first, last = -(-start_ms // HOUR_MS), (end_ms - 1) // HOUR_MS
+        found: dict[tuple[str, ...], list[int]] = {}
+        hours = [int(hour) for hour in await ask(self._client.zrange(HOURS_KEY, str(first), str(last), byscore=True))]
+        for start in range(0, len(hours), HOURS_PER_READ):
+            some = hours[start : start + HOURS_PER_READ]
+            async with self._client.pipeline(transaction=False) as pipe:
+                for hour in some:
+                    pipe.hgetall(f"faas:held:{hour}")
+                with edge():
+                    cells = await pipe.execute()
+            for hour, fields in zip(some, cells, strict=True):
+                times = {name: label(hour) for name, label in TIMES.items()}
+                for field, value in fields.items():
+                    _, *names, kind = field.decode().split("\0")
+                    labels = {**dict(zip(LABELS, names, strict=True)), **times}
+                    if all(labels[name] == wanted for name, wanted in where.items()):
+                        sums = found.setdefault(tuple(labels[name] for name in by), [0] * len(KINDS))
+                        sums[KINDS.index(kind)] += int(value)
+        rows = [
+            UsageRow(dict(zip(by, key, strict=True)), dict(zip(SUMS, sums, strict=True))) for key, sums in found.items()
+        ]
+        return sorted(rows, key=lambda row: in_order(row.labels))
