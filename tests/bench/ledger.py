@@ -30,7 +30,7 @@ from tests.bench.stats import median
 
 RECORDS = 1_000_000
 DAYS = 30
-BATCH = 5_000  # an hour's traffic in one; a node sends 500 at most
+BATCH = 1_000  # about an hour of it; a node sends 500 at most
 FUNCTIONS = 20
 ROUNDS = 7
 READ_BYTES = 1 << 20

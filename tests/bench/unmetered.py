@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from faas import wiring
 from faas.cli.main import main
 from faas.ports import Entry
+from faas.stores import flusher
 
 
 class NoFlusher:
@@ -33,5 +33,5 @@ class NoFlusher:
 
 
 if __name__ == "__main__":
-    vars(wiring)["Flusher"] = NoFlusher
+    vars(flusher)["Flusher"] = NoFlusher  # before `up` loads what puts the node together
     main()
