@@ -32,7 +32,7 @@ from faas.gateway.invocations import Invocations
 from faas.gateway.logs_api import LogsApi
 from faas.gateway.metrics import Metrics
 from faas.gateway.namespaces_api import NamespaceLimits, NamespacesApi
-from faas.gateway.openapi import document
+from faas.gateway.openapi.document import document
 from faas.gateway.prices_api import PricesApi
 from faas.gateway.problems import log, problem
 from faas.gateway.reconcile_api import ReconcileApi

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import compile_path
 
 from faas.gateway import params
-from faas.gateway.openapi import document
+from faas.gateway.openapi.document import document
 from faas.gateway.services import Limits
 from faas.metering.present import invocation_record
 from faas.model import errors
