@@ -43,5 +43,10 @@ def _show(found: Mapping[str, Any]) -> None:
     if not found["hours"]:
         out.note(f"no raw records from {found['from']} to {found['to']}: nothing to compare")
         return
-    what = f"{found['records']} records of {found['hours']} hours, {found['first_hour']} to {found['last_hour']}"
-    out.say(f"{found['difference_count']} differences in {what}")
+    differences, records = _counted(found["difference_count"], "difference"), _counted(found["records"], "record")
+    hours = f"{_counted(found['hours'], 'hour')}, {found['first_hour']} to {found['last_hour']}"
+    out.say(f"{differences} in {records} of {hours}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
