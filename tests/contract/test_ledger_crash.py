@@ -103,6 +103,8 @@ async def test_a_server_killed_again_and_again_in_the_middle_of_flushing(
                 os.kill(pid, signal.SIGKILL)
                 while server.pid == pid:
                     await asyncio.sleep(0.005)
+            while flusher.pending:  # it stands again
+                await asyncio.sleep(0.005)
         assert await counted(server.url) == (count, 3 * count, count)
         watch.cancel()
     assert journal.first_kept > 1, "and settled entries were trimmed meanwhile"

@@ -55,7 +55,8 @@ async def test_what_was_applied_makes_no_difference_and_a_changed_sum_does(kind:
         ledger.cells[hour, group] = changed
     else:
         limbs = [part for high in (False, True) for each in changed for part in [each >> 40 if high else each % 2**40]]
-        await client.hset(f"faas:usage:{hour}", "\0".join(group), struct.pack(">B18d", len(METRICS), *limbs))
+        packed = struct.pack(f">B{len(limbs)}d", len(METRICS), *limbs)
+        await client.hset(f"faas:usage:{hour}", "\0".join(group[:7]), packed)
     differing = [check.differences for check in await all_of(ledger.reconcile(*ALWAYS)) if check.differences]
     assert differing == [(Difference(hour, group, "billed_ms", sums[1] + 7, sums[1]),)]
     assert not any(check.differences for check in await all_of(ledger.reconcile(*ALWAYS, "acme")))
@@ -65,7 +66,7 @@ async def test_sums_that_are_gone_and_records_that_are_gone_differ(client: Clien
     ledger = RedisLedger(client)
     both = [make_record(1, function="a"), make_record(2, function="b"), make_record(3, function="b")]
     await ledger.apply("j@0", numbered(both))
-    await client.hdel(f"faas:usage:{NOON}", "\0".join(group_of(both[0])))
+    await client.hdel(f"faas:usage:{NOON}", "\0".join(group_of(both[0])[:7]))
     await client.delete(f"faas:parts:{NOON}:default:b")
     (check,) = await all_of(ledger.reconcile(*ALWAYS))
     found = {(d.group.function, d.metric): (d.ledger, d.records) for d in check.differences}

@@ -85,9 +85,7 @@ def test_an_open_loop_asks_as_often_as_it_is_told_and_notes_each_answer(port: in
     assert found.statuses == [200] * 20
     assert found.versions == [7] * 20
     assert found.failed == 0
-    assert [later - earlier > 0 for earlier, later in zip(found.began_ns, found.began_ns[1:], strict=False)] == [
-        True
-    ] * 19
+    assert len(set(found.began_ns)) == 20
     assert min(found.took_ns) > 0
 
 
