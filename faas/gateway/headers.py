@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from faas.model.errors import FunctionFailed
+from faas.model.hops import RANDOM_BITS, hops_of, span_with
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -29,9 +30,10 @@ _DROPPED: Final = frozenset(
 )
 _CACHE_MAX: Final = 1_024
 _CACHED_HEADERS_MAX: Final = 4
-_TRACE: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})(-.*)?\Z")
+_TRACE: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 _ZERO_TRACE: Final = "0" * 32
-_ZERO_SPAN: Final = "-" + "0" * 16 + "-"
+_ZERO_SPAN: Final = "0" * 16
+_HOPS_DIGITS_MAX: Final = 3
 
 
 def clean(headers: Headers) -> Headers:
@@ -80,22 +82,39 @@ def as_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def trace_parent(incoming: bytes | None, invocation_id: str, random_bits: Callable[[int], int]) -> str:
-    """The invocation's own ``traceparent``: the caller's trace goes on with a new span, else a trace begins.
+def trace_parent(
+    incoming: bytes | None, invocation_id: str, random_bits: Callable[[int], int], hops: int = 0
+) -> tuple[str, int]:
+    """The invocation's own ``traceparent`` and its hops: the caller's trace goes on with a new span, else one begins.
 
     A new trace takes the invocation id for its trace id, so that one id finds both. Follows W3C Trace Context,
-    level 1: an invalid header is ignored, a version above 00 is read by its first four fields.
+    level 1: an invalid header is ignored, a version above 00 is read by its first four fields. ``hops`` is the least
+    number; a parent span of ours says it better (``faas.model.hops``).
 
     >>> trace_parent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "ab" * 16, lambda _: 1)
-    '00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01'
+    ('00-4bf92f3577b34da6a3ce929d0e0e4736-c6ef372800000020-01', 0)
+    >>> trace_parent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-c6ef372800000020-01", "ab" * 16, lambda _: 1)[1]
+    1
     """
-    span = random_bits(64) or 1
     if incoming is not None:
-        text = incoming.decode("latin-1")
-        match = _TRACE.match(text)
+        match = _TRACE.match(incoming.decode("latin-1"))
         if match is not None:
-            version, trace, flags, rest = match.groups()
-            known = version != "ff" and trace != _ZERO_TRACE and _ZERO_SPAN not in text[35:53]
+            version, trace, parent, flags, rest = match.groups()
+            known = version != "ff" and trace != _ZERO_TRACE and parent != _ZERO_SPAN
             if known and (rest is None or version != "00"):
-                return f"00-{trace}-{span:016x}-{flags}"
-    return f"00-{invocation_id}-{span:016x}-01"
+                before = hops_of(int(parent, 16))
+                if before is not None and before >= hops:
+                    hops = before + 1
+                return f"00-{trace}-{span_with(hops, random_bits(RANDOM_BITS) or 1):016x}-{flags}", hops
+    return f"00-{invocation_id}-{span_with(hops, random_bits(RANDOM_BITS) or 1):016x}-01", hops
+
+
+def said_hops(header: bytes | None) -> int:
+    """``Faas-Hops`` of a request: the hops of the call that makes it. 0 without one that is a number.
+
+    >>> said_hops(None), said_hops(b"0"), said_hops(b"15"), said_hops(b"many")
+    (0, 1, 16, 0)
+    """
+    if header is None or not header.isdigit() or len(header) > _HOPS_DIGITS_MAX:
+        return 0
+    return int(header) + 1

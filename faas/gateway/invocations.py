@@ -26,7 +26,7 @@ from faas.gateway.answers import NO_BODY, Answers, facts
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
 from faas.gateway.cut import cut
-from faas.gateway.headers import Headers, trace_parent
+from faas.gateway.headers import Headers, said_hops, trace_parent
 from faas.gateway.plain import Names, Plain, PlainCalls, http_request
 from faas.gateway.problems import log, problem
 from faas.gateway.services import Services
@@ -238,6 +238,8 @@ class Invocations:
         target, grant = request.target, request.grant
         assert target is not None
         call_id = self._new_id()
+        least = said_hops(headers.get(b"faas-hops"))
+        trace, hops = trace_parent(headers.get(b"traceparent"), call_id, self._random_bits, least)
         request.call = call = Call(
             call_id,
             trigger,
@@ -245,8 +247,9 @@ class Invocations:
             headers.get(b"content-type", b"").decode("latin-1"),
             grant.key.id if grant is not None else "",
             1,
-            trace_parent(headers.get(b"traceparent"), call_id, self._random_bits),
+            trace,
             http,
+            hops,
         )
         reply = await self._invoke(target.version, call)
         request.record = reply.record

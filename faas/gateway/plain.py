@@ -25,7 +25,16 @@ _FUNCTIONS: Final = b"/v1/functions/"
 _INVOCATIONS: Final = b"/invocations"
 _METHODS: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})  # HEAD and OPTIONS have rules of their own
 _UNUSUAL: Final = frozenset(
-    {b"expect", b"faas-namespace", b"idempotency-key", b"origin", b"prefer", b"transfer-encoding", b"upgrade"}
+    {
+        b"expect",
+        b"faas-hops",
+        b"faas-namespace",
+        b"idempotency-key",
+        b"origin",
+        b"prefer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
 )
 
 Pairs = Sequence[tuple[bytes, bytes]]
@@ -138,6 +147,7 @@ class PlainCalls:
     def call(self, plain: Plain, payload: bytes) -> Call:
         asked, _, grant = plain
         call_id = self._new_id()
+        trace, hops = trace_parent(asked.trace_parent, call_id, self._random_bits)
         return Call(
             call_id,
             Trigger.DIRECT if asked.http is None else Trigger.HTTP,
@@ -145,8 +155,9 @@ class PlainCalls:
             asked.content_type,
             "" if grant is None else grant.key.id,
             1,
-            trace_parent(asked.trace_parent, call_id, self._random_bits),
+            trace,
             asked.http,
+            hops,
         )
 
 

@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = b"application/problem+json"
 
 _HTTP: Final[dict[type[errors.FaasError], tuple[int, str]]] = {
     errors.InvalidRequest: (400, "The request is not valid"),
+    errors.LoopDetected: (400, "Functions call each other in a loop"),
     errors.Unauthenticated: (401, "An API key is needed"),
     errors.BudgetExhausted: (402, "The budget is used up"),
     errors.Forbidden: (403, "The API key may not do this"),

@@ -37,6 +37,12 @@ class InvalidRequest(FaasError):
     fault = Fault.CALLER
 
 
+class LoopDetected(InvalidRequest):
+    """A chain of functions that call each other has grown too long. Calling again makes it no shorter."""
+
+    code = "loop-detected"
+
+
 class Unauthenticated(FaasError):
     code = "unauthenticated"
     fault = Fault.CALLER

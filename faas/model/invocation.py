@@ -62,6 +62,7 @@ class Call:
     attempt: int = 1
     trace_parent: str = ""
     http: HttpRequest | None = None
+    hops: int = 0  # calls of functions by functions that led to this one (``faas.model.hops``)
 
 
 @dataclass(slots=True)
