@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from faas.billing.book import Books
+from faas.billing.budgets import Reading
+from faas.billing.notices import Claimed, Notice
 from faas.billing.statement import Closing, CreditNote
 from faas.metering.reconcile import HourCheck
+from faas.model.budget import Budgets
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Reply
 from faas.model.namespace import Namespace
@@ -293,6 +296,39 @@ class HeldStore(Protocol):
         """``idle_mb_ms``, ``parked_mb_ms``, ``provisioned_mb_ms``, ``generic_mb_ms`` of the hours that begin in the
         range. Labels are namespace, function, version, hour, day and month; what belongs to nobody has "" for names.
         """
+
+
+class BudgetStore(Protocol):
+    """What is said of budgets, and what has been used of them. Raises ``StoreUnavailable``.
+
+    A change is announced by ``Registry.changes`` as ``(namespace, "")``.
+    """
+
+    async def put(self, budgets: Budgets) -> None:
+        """Replace what is said of its namespace; without any budget, forget it."""
+
+    async def list(self) -> list[Budgets]:
+        """Of the namespaces that have any, by name."""
+
+    async def spent(self, namespaces: Sequence[str], first: int, end: int, journal_id: str) -> dict[str, Reading]:
+        """The ledger's sums in the hours ``first`` <= hour < ``end``, all of one moment, with the last sequence of
+        the journal that they contain."""
+
+
+class NoticeStore(Protocol):
+    """Warnings on their way: kept until delivered or given up, whatever node or store is killed meanwhile."""
+
+    async def post(self, notice: Notice, now_ms: int) -> bool:
+        """Have it sent; False when one with its id is known already."""
+
+    async def claim(self, now_ms: int, until_ms: int) -> Claimed | None:
+        """One that is due. Nobody else gets it before ``until_ms``; then, if it was not settled, somebody does."""
+
+    async def settle(self, notice_id: str, state: str, again_at_ms: int | None = None) -> None:
+        """It is ``sent`` or ``failed``; or still ``due``, again at that time."""
+
+    async def states(self, notice_ids: Sequence[str]) -> dict[str, str]:
+        """due | sent | failed, of those that were posted."""
 
 
 class RecordStore(Protocol):

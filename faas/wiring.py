@@ -41,6 +41,7 @@ from faas.pool.entities import PoolConfig
 from faas.settings import Settings
 from faas.stores.access import Access, admin_key
 from faas.stores.bills import RedisBills
+from faas.stores.budgets import RedisBudgets
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
@@ -58,6 +59,7 @@ log = logging.getLogger(__name__)
 
 SOCKET_DIR_BYTES_MAX = 60  # a socket's path may have 107, and a sandbox's id and "node.sock" come on top
 KEEP_ALIVE_S = 75
+CATCH_UP_S = 5
 GRACE_S = 5  # for answers that are on their way out
 BACKLOG = 4096
 WARM_NS = 60_000_000_000  # how long an instance of a function that says nothing stays before it is parked
@@ -117,6 +119,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         engine = selected.engine
         stack.push_async_callback(engine.close)
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
+        budgets = RedisBudgets(client)
         observers: list[Gateway] = []
         invoker = Invoker(
             _invoker_config(settings, identity),
@@ -135,6 +138,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 keys=keys,
                 ledger=ledger,
                 bills=RedisBills(client),
+                budgets=budgets,
+                notices=budgets,
                 records=RedisRecords(client),
                 prices=RedisPrices(client),
                 held=RedisHeld(client),
@@ -149,6 +154,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 ready=partial(_not_ready, client),
                 journal_pending=lambda: flusher.pending,
                 export=exporter,
+                journal_position=lambda: (journal.id, journal.last_sequence),
                 prepare=partial(_prepare, engine.python_version),
                 revise=partial(bundle.revise, python_version=engine.python_version),
                 lock=partial(layers.lock, python_version=engine.python_version),
@@ -156,6 +162,10 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         )
         observers.append(gateway)
         await gateway.limits.reload()
+        await gateway.budgets.reload()
+        if gateway.budgets.some:
+            await _caught_up(flusher)
+            await gateway.budgets.refresh()
         await invoker.start()
         stack.push_async_callback(invoker.close)
         held = HeldMeter(client, clock, invoker.held)
@@ -364,6 +374,15 @@ async def _keep_minimum(invoker: Invoker, registry: RedisRegistry) -> None:
     for version in await registry.functions(None):
         if version.manifest.min_instances > 0:
             invoker.keep(version)
+
+
+async def _caught_up(flusher: Flusher) -> None:
+    """What an earlier run left in the journal counts in budgets; a ledger that does not take it is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CATCH_UP_S):
+            while flusher.pending:
+                flusher.kick()
+                await asyncio.sleep(0.02)
 
 
 async def _not_ready(client: Client) -> Sequence[str]:

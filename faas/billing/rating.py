@@ -108,6 +108,20 @@ def rate(book: PriceBook, namespace: str, rows: Iterable[Used]) -> tuple[Line, .
     two million times and ``thumb`` once as much. Of the free million ``hello`` gets half; its lines are 500,000 for
     nothing and 1,500,000 for 0.30.
     """
+    lines = _lines(book, namespace, rows)
+    exact = total_of(lines)
+    difference = money.minus(money.rounded(exact, book.decimals), exact)
+    if difference:
+        lines.append(rounding_line(namespace, difference, book.decimals))
+    return tuple(lines)
+
+
+def exact_cost(book: PriceBook, namespace: str, rows: Iterable[Used]) -> Decimal:
+    """What ``rate`` gives a bill's total for, before it is rounded."""
+    return total_of(_lines(book, namespace, rows))
+
+
+def _lines(book: PriceBook, namespace: str, rows: Iterable[Used]) -> list[Line]:
     quantities = by_function(book, namespace, rows)
     lines: list[Line] = []
     for metric in METRICS.values():
@@ -115,11 +129,7 @@ def rate(book: PriceBook, namespace: str, rows: Iterable[Used]) -> tuple[Line, .
             continue
         used = {function: getattr(each, metric.name) for function, each in quantities.items()}
         lines += _metric_lines(namespace, metric, book.price(metric.name), used)
-    exact = total_of(lines)
-    difference = money.minus(money.rounded(exact, book.decimals), exact)
-    if difference:
-        lines.append(rounding_line(namespace, difference, book.decimals))
-    return tuple(lines)
+    return lines
 
 
 def rounding_line(namespace: str, difference: Decimal, decimals: int) -> Line:

@@ -35,7 +35,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "invocation": "invocations",
         "usage": "usage",
     },
-    "Money": {"bill": "bill", "price": "prices", "estimate": "prices"},
+    "Money": {"bill": "bill", "budget": "budgets", "price": "prices", "estimate": "prices"},
     "Administration": {"key": "keys", "namespace": "namespaces", "node": "nodes", "runtime": "runtime"},
 }
 VERBS: Mapping[str, str] = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}

@@ -24,6 +24,8 @@ from faas.gateway import body
 from faas.gateway.admin_api import AdminApi
 from faas.gateway.auth import Authenticator
 from faas.gateway.bills_api import BillsApi
+from faas.gateway.budgets import BudgetWatch
+from faas.gateway.budgets_api import BudgetsApi
 from faas.gateway.catalog import Catalog
 from faas.gateway.deploy import Deployer
 from faas.gateway.express import protocol_for
@@ -58,6 +60,7 @@ class Gateway:
         self._catalog = Catalog(services.registry)
         self._deployer = Deployer(services, self._catalog)
         self.limits = NamespaceLimits(services.namespaces, services.invoker)
+        self.budgets = BudgetWatch(services)
         self._calls = Invocations(services, self._auth, self._catalog)
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
@@ -77,6 +80,7 @@ class Gateway:
             *BillsApi(self._services).operations(),
             *PricesApi(self._services).operations(),
             *ReconcileApi(self._services).operations(),
+            *BudgetsApi(self._services, self.budgets).operations(),
             *AdminApi(self._services, self._auth, draining.is_set).operations(),
             *UsageApi(self._services).operations(),
             Operation("GET", "/metrics", "read", self._metrics),
@@ -92,6 +96,8 @@ class Gateway:
 
     def observe(self, record: UsageRecord) -> None:
         self.metrics.observe(record)
+        if self.budgets.some:
+            self.budgets.ended(record)
 
     def begin_drain(self) -> None:
         """From now on new calls are refused; those in flight go on. Idempotent."""
@@ -107,12 +113,14 @@ class Gateway:
                 group.create_task(self._auth.refresh(header))
 
             self._auth.spawn = refresh
-            watching = group.create_task(self._catalog.watch(self.limits.following(self._deployer.changed_elsewhere)))
+            changed = self.budgets.following(self.limits.following(self._deployer.changed_elsewhere))
+            beside = [group.create_task(self._catalog.watch(changed)), group.create_task(self.budgets.run())]
             try:
                 yield
             finally:
                 self._auth.spawn = _nowhere
-                watching.cancel()
+                for task in beside:
+                    task.cancel()
 
     # -- ASGI -------------------------------------------------------------------------------------------------------
 

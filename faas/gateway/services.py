@@ -13,12 +13,14 @@ from faas.packaging import bundle, layers
 from faas.ports import (
     Answering,
     BillStore,
+    BudgetStore,
     Clock,
     HeldStore,
     KeyStore,
     Ledger,
     LogSink,
     NamespaceStore,
+    NoticeStore,
     PriceStore,
     RecordStore,
     Registry,
@@ -26,6 +28,9 @@ from faas.ports import (
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
+
+
+Guard = Callable[[FunctionVersion, Call], None]  # raises what a call is refused with
 
 
 Revise = Callable[[Manifest, Mapping[str, Any]], Manifest]  # settings as users write them, laid over a manifest
@@ -41,7 +46,10 @@ class InvokerPort(Protocol):
     """The part of ``faas.invoker`` that the gateway drives."""
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
-        """Outcomes of every kind come as a ``Reply``; cancelling the awaiting task cancels the call."""
+        """Outcomes of every kind come as a ``Reply``; cancelling the awaiting task cancels the call.
+
+        Raises, as ``submit`` does, what the guard says of a call that may not begin.
+        """
 
     def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> object:
         """Begin a call whose reply goes to ``reply``, perhaps before this returns; a handle for ``abandon``."""
@@ -57,6 +65,9 @@ class InvokerPort(Protocol):
 
     def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
         """Hold a namespace to these limits from now on; None = what the node's settings say."""
+
+    def guard(self, guard: Guard | None) -> None:
+        """Ask this before each call from now on; None = nobody."""
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]: ...
 
@@ -106,6 +117,8 @@ class Services:
     keys: KeyStore
     ledger: Ledger
     bills: BillStore
+    budgets: BudgetStore
+    notices: NoticeStore
     records: RecordStore
     prices: PriceStore
     logs: LogSink
@@ -119,6 +132,7 @@ class Services:
     ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
     journal_pending: Callable[[], int] = int  # records not yet in the ledger
     export: ExportPort | None = None  # None: usage is not exported
+    journal_position: Callable[[], tuple[str, int]] = lambda: ("", 0)  # its name, and its last sequence
     prepare: Prepare = bundle.prepare
     revise: Revise = bundle.revise
     lock: Lock = layers.lock

@@ -33,6 +33,7 @@ from faas.model.errors import (
     NoCapacity,
 )
 from faas.model.function import FunctionVersion
+from faas.model.hops import check_hops
 from faas.model.invocation import Call, Reply, Status
 from faas.model.usage import UsageRecord
 from faas.pool.holding import Held, take
@@ -106,6 +107,7 @@ class Invoker:
         self.ends = Ends(config.node, journal, self._deadlines, clock.monotonic_ns, observe)
         self.runs, self.together = self.ends.runs, self.ends.together
         self._spin = Spin(self._loop, clock.monotonic_ns, self.runs)
+        self._guard: Callable[[FunctionVersion, Call], None] | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -157,7 +159,10 @@ class Invoker:
     # -- use cases --------------------------------------------------------------------------------------------------
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
-        """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits."""
+        """Run one call to its end. Failures come as ``Reply.error``; cancelling cancels a call that still waits.
+
+        Raises what the guard refuses a call with, and ``LoopDetected``: neither leaves a record.
+        """
         reply: asyncio.Future[Reply] = self._loop.create_future()
         run = self.submit(version, call, reply)
         try:
@@ -167,7 +172,11 @@ class Invoker:
             raise
 
     def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> Run:
-        """Begin a call; ``reply`` is told how it ended, which may be before this returns."""
+        """Begin a call; ``reply`` is told how it ended, which may be before this returns. Raises as ``invoke`` does."""
+        if call.hops:
+            check_hops(call.hops, version.namespace, version.name)
+        if self._guard is not None:
+            self._guard(version, call)
         run = Run(call, version, reply, self._unix_ns(), self._now_ns())
         self.runs[call.id] = run
         self.apply(Submit(call.id, self._specs.of(version)))
@@ -220,6 +229,10 @@ class Invoker:
     def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
         """Hold a namespace to these limits from now on; None = what the configuration has for all."""
         self.apply(Limit(namespace, calls_max, memory_mb_max))
+
+    def guard(self, guard: Callable[[FunctionVersion, Call], None] | None) -> None:
+        """Ask this before each call from now on: it raises what a call is refused with. None = nobody."""
+        self._guard = guard
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return describe(self.pool, self.versions, namespace, name, self._now_ns())

@@ -79,7 +79,7 @@ class RedisLedger:
         self._client = client
         self._apply = script(client, "apply_usage")
         self._read = script(client, "read_usage")
-        self._reconciler = Reconciler(client, lambda field, limbs: (_group(field), _sums(limbs)))
+        self._reconciler = Reconciler(client, lambda field, limbs: (group_from(field), sums_from(limbs)))
         self._keep_ms = keep_ms
         self._told: dict[str, int] = {}  # journal name -> last sequence the server said it has
         self._encoder = Encoder()
@@ -227,9 +227,9 @@ class RedisLedger:
                 for field, stored in zip(parts, parts, strict=True):
                     group = groups.get(field)
                     if group is None:
-                        group = groups[field] = _group(field)
+                        group = groups[field] = group_from(field)
                     if are_sums:
-                        report.add(hour, group, _sums(stored))
+                        report.add(hour, group, sums_from(stored))
                     else:
                         report.saw(hour, group, [int(value) for value in _PEAK.unpack(stored)])
 
@@ -329,12 +329,12 @@ def _next_count(count: int, found: Sequence[bytes]) -> int:
     return max(1, count // 2) if size > READ_BYTES else count
 
 
-def _group(field: bytes) -> Group:
+def group_from(field: bytes) -> Group:
     """Raises ``TypeError`` on a field of another form than the script writes."""
     return Group(*field.decode().split("\0"))
 
 
-def _sums(stored: bytes) -> list[int]:
+def sums_from(stored: bytes) -> list[int]:
     """One integer per metric from its limbs; what a newer writer appended is left out."""
     count, doubles = stored[0], (len(stored) - 1) // 8
     limbs = list(map(int, _doubles(doubles).unpack_from(stored, 1)))

@@ -21,7 +21,8 @@ from faas.model.manifest import Http, Manifest
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
 from faas.stores.bills import MemoryBills
-from faas.stores.memory import MemoryNamespaces, MemoryPrices, MemoryRegistry
+from faas.stores.memory import MemoryLedger, MemoryNamespaces, MemoryPrices, MemoryRegistry
+from faas.stores.memory_budgets import MemoryBudgets
 
 ADMIN = "faas_admin"
 JSON = ((b"content-type", b"application/json"),)
@@ -59,9 +60,12 @@ class FakeInvoker:
     loaded: list[str] = field(default_factory=list)
     forgotten: list[tuple[str, str, int | None]] = field(default_factory=list)
     limits: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    guarded: Callable[[FunctionVersion, Call], None] | None = None
     load_error: FaasError | None = None
 
     async def invoke(self, version: FunctionVersion, call: Call) -> Reply:
+        if self.guarded is not None:
+            self.guarded(version, call)
         self.calls.append((version, call))
         try:
             return await self.answer(version, call)
@@ -95,6 +99,9 @@ class FakeInvoker:
 
     def limit(self, namespace: str, calls_max: int | None, memory_mb_max: int | None) -> None:
         self.limits[namespace] = calls_max, memory_mb_max
+
+    def guard(self, guard: Callable[[FunctionVersion, Call], None] | None) -> None:
+        self.guarded = guard
 
     def describe(self, namespace: str | None, name: str | None) -> list[dict[str, Any]]:
         return [{"sandbox": "s1", "state": "bound", "namespace": namespace, "function": name, "instances": []}]
@@ -335,6 +342,7 @@ class Bench:
     namespaces: MemoryNamespaces
     keys: FakeKeys
     ledger: FakeLedger
+    budgets: MemoryBudgets
     records: FakeRecords
     logs: FakeLogs
     clock: FakeClock
@@ -367,6 +375,7 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         namespaces=MemoryNamespaces(MemoryRegistry()),
         keys=FakeKeys(),
         ledger=FakeLedger(),
+        budgets=MemoryBudgets(MemoryRegistry(), MemoryLedger()),
         records=FakeRecords(),
         logs=FakeLogs(),
         clock=FakeClock(),
@@ -379,6 +388,8 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         keys=made.keys,
         ledger=made.ledger,
         bills=MemoryBills(),
+        budgets=made.budgets,
+        notices=made.budgets,
         records=made.records,
         prices=MemoryPrices(),
         logs=made.logs,

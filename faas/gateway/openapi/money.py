@@ -8,6 +8,7 @@ from faas.billing.present import focus
 from faas.gateway import bills_api
 from faas.gateway.openapi.words import (
     FREE,
+    NAME,
     NAMESPACES,
     TEXT,
     TIME,
@@ -22,10 +23,11 @@ from faas.gateway.openapi.words import (
 )
 from faas.gateway.usage_api import FILTERS, FORMATS
 from faas.metering.sums import DIMENSIONS
+from faas.model.budget import Scope, Unit
 
 
 def paths() -> dict[str, Any]:
-    return {**_usage(), **_bills(), **_prices()}
+    return {**_usage(), **_bills(), **_prices(), **_budgets()}
 
 
 def schemas() -> dict[str, Any]:
@@ -84,6 +86,11 @@ def schemas() -> dict[str, Any]:
             }
         ),
         **_reconciliation(),
+        "Budgets": {
+            **record({"namespace": TEXT, "month": TEXT, "renews_at": TIME, "budgets": list_of(FREE)}),
+            "additionalProperties": True,
+            "description": "Each budget with `used_gb_seconds`, `used_amount` and `state`: ok, warning or exhausted.",
+        },
     }
 
 
@@ -234,6 +241,38 @@ def _prices() -> dict[str, Any]:
                 },
                 codes=("400", "401", "403", "413", "503"),
             )
+        },
+    }
+
+
+def _budgets() -> dict[str, Any]:
+    number = {"type": ["string", "null"], "description": "A decimal; null is no such limit."}
+    budget = record(
+        {
+            "scope": {"enum": list(Scope)},
+            "name": {"type": "string", "description": "The function's name or the key's id; of a namespace empty."},
+            **{unit.value: number for unit in Unit},
+        },
+        ("scope",),
+    )
+    webhook = {
+        "description": "Where warnings go at 75, 90 and 100 %: POST, signed after Standard Webhooks. Without a secret "
+        "one is made, and shown in this answer alone.",
+        "oneOf": [record({"url": TEXT, "secret": TEXT}, ("url",)), TEXT, {"type": "null"}],
+    }
+    asked = record({"budgets": list_of(budget), "webhook": webhook}, ("budgets",))
+    one = json(ref("Budgets"))
+    return {
+        "/v1/budgets/{namespace}": {
+            "parameters": [parameter("namespace", "path", "The namespace's name.", NAME["schema"])],
+            "get": operation("readBudgets", "What may be used in a month, and what was used of it.", {"200": one}),
+            "put": operation(
+                "setBudgets",
+                "Replace all budgets of a namespace; they hold at once. Needs a key for every namespace.",
+                {"200": one},
+                body={"required": True, "content": {"application/json": {"schema": asked}}},
+                codes=("400", "401", "403", "413", "503"),
+            ),
         },
     }
 

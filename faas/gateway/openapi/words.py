@@ -11,8 +11,9 @@ FREE: Final = {"type": "object", "additionalProperties": True}
 ANY: Final[dict[str, Any]] = {}
 
 CODES: Final = {
-    "400": "invalid-request",
+    "400": "invalid-request, or loop-detected: functions call each other without end",
     "401": "unauthenticated",
+    "402": "budget-exhausted: of the namespace, the function or the key; says when it starts anew",
     "403": "forbidden",
     "404": "not-found",
     "405": "method-not-allowed",
@@ -25,7 +26,7 @@ CODES: Final = {
     "503": "no-capacity, store-unavailable, engine-unavailable or dependencies-unavailable",
     "504": "timeout",
 }
-CALL_CODES: Final = ("400", "401", "403", "404", "405", "413", "429", "500", "502", "503", "504")
+CALL_CODES: Final = ("400", "401", "402", "403", "404", "405", "413", "429", "500", "502", "503", "504")
 READ_CODES: Final = ("400", "401", "403", "404", "503")
 WRITE_CODES: Final = ("400", "401", "403", "404", "409", "413", "422", "503")
 
