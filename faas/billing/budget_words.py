@@ -80,7 +80,7 @@ def _whose(limit: Limit) -> str:
 
 
 def _command(limit: Limit) -> str:
-    whose = "" if limit.scope is Scope.NAMESPACE else f" --{limit.scope.value} {limit.name}"
+    whose = {Scope.FUNCTION: f" --function {limit.name}", Scope.KEY: f" --of-key {limit.name}"}.get(limit.scope, "")
     more = shown(limit.unit, limit.most * 2 or 1_024_000)
     return f"faas budget set -N {limit.namespace}{whose} --{limit.unit.value.replace('_', '-')} {more}"
 

@@ -21,7 +21,7 @@ SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with
 SECRET_BYTES_MIN: Final = 24
 SECRET_BYTES_MAX: Final = 64
 EVENT: Final = "budget.threshold_reached"
-TRIES_MAX: Final = 20  # about 15 hours
+TRIES_MAX: Final = 20  # about 7 hours
 BACKOFF_MS: Final = 2_000
 BACKOFF_MAX_MS: Final = 3_600_000
 

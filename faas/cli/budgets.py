@@ -13,16 +13,16 @@ from faas.cli.verb import json_option, noun, on_node, option
 
 NONE = "none"  # instead of a limit or a webhook: not any more
 UNITS = ("gb_seconds", "amount")
-budget = noun("Budgets: what a namespace, a function or a key may use up in a month.")
+budget = noun("Budgets: what may be used up in a month.")
 
 
 @budget.verb(
     "faas budget set --gb-seconds 400000",
     "faas budget set --function thumbnail --gb-seconds 1000 --webhook https://example.com/warnings",
-    "faas budget set --key 3f9a1c --amount 10",
+    "faas budget set --of-key 3f9a1c --amount 10",
 )
-@option("--function", metavar="NAME", help="Of this function; without it or --key, of the namespace.")
-@option("--key", "key_id", metavar="ID", help="Of all calls with this key: an id of `faas key ls`.")
+@option("--function", metavar="NAME", help="Of this function; without it or --of-key, of the namespace.")
+@option("--of-key", "key_id", metavar="ID", help="Of all calls with this key: an id of `faas key ls`.")
 @option("--gb-seconds", metavar="NUMBER", help="This much memory-time; `none`: no such limit.")
 @option("--amount", metavar="NUMBER", help="This much money, by the price book in force; `none`: no such limit.")
 @option("--webhook", metavar="URL", help="Where warnings of this namespace go, at 75, 90 and 100 %; `none`: nowhere.")
@@ -39,7 +39,7 @@ def set(  # noqa: A001
 ) -> None:
     """Limit what may be used up in a calendar month (UTC). What is not named stays as it is; it holds at once."""
     if function and key_id:
-        raise click.UsageError("a budget is of --function or of --key, not of both")
+        raise click.UsageError("a budget is of --function or of a key, not of both")
     asked = {unit: value for unit, value in zip(UNITS, (gb_seconds, amount), strict=True) if value is not None}
     if not asked and webhook is None:
         raise click.UsageError("name a limit: --gb-seconds or --amount; or where warnings go: --webhook")

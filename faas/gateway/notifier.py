@@ -59,8 +59,11 @@ class Notifier:
                     async with asyncio.timeout(LOOK_S):
                         await self._posted.wait()
         finally:
-            if self._client is not None:
-                await self._client.aclose()
+            await self.close()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
 
     async def send_one(self) -> bool:
         """Send one that is due; False when none is. Raises ``StoreUnavailable``."""

@@ -124,6 +124,8 @@ Faas = Callable[..., tuple[int, str, str]]
         "namespace rm",
         "node ls",
         "price check",
+        "budget set",
+        "budget show",
         "price set",
         "price show",
         "runtime ls",
@@ -133,7 +135,7 @@ Faas = Callable[..., tuple[int, str, str]]
 def test_help_of_every_verb_has_an_example_and_json(verb: str, faas: Faas) -> None:
     code, printed, _ = faas(*verb.split(), "--help")
     assert code == 0
-    if verb not in {"key", "namespace", "node", "price", "runtime"}:
+    if verb not in {"budget", "key", "namespace", "node", "price", "runtime"}:
         assert re.search(rf"Examples?:.*\$ faas {verb}|Examples?:.*\$ FAAS_PORT=0 faas {verb}", printed, re.DOTALL)
         assert "--json" in printed
     assert "\x1b" not in printed
