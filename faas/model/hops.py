@@ -31,7 +31,7 @@ _MIX: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio (Knuth's multipli
 
 def span_with(hops: int, random: int) -> int:
     """A span id that says ``hops``; ``random`` has ``RANDOM_BITS``, of which not all may be 0."""
-    low = random << HOPS_BITS | (min(_HOPS, hops))
+    low = random << HOPS_BITS | min(_HOPS, hops)
     return (low * _MIX >> _LOW_BITS & _HIGH) << _LOW_BITS | low
 
 

@@ -47,7 +47,11 @@ class Node:
         self.read(full=True)
 
     def begin(self, attempt: str) -> bool:
-        if self.books.admit(attempt, "hello", "k1") is not None:
+        (account,) = self.books.accounts
+        room = account.used + account.reserved < account.limit.most
+        refused = self.books.admit(attempt, "hello", "k1")
+        assert (refused is None) is room, "a call begins below the limit, as far as its node knows, and only there"
+        if refused is not None:
             return False
         self.in_flight.append(attempt)
         return True
