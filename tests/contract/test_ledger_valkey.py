@@ -321,8 +321,7 @@ async def test_a_server_that_does_not_know_waitaof_gets_again_what_it_lost(tmp_p
             assert journal.first_kept == 1
             await server.kill()
             os.truncate(server.newest, server.newest.stat().st_size // 3)
-            await server.start()
-            assert await ledger.last_sequence(journal.id) < 300
+            await server.start()  # from here on the flusher may find it out at any moment
             flusher.record(Entry(make_record(301), {}))
             await flusher.close(wait_s=30)
         assert flusher.pending == 0
