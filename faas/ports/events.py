@@ -1,0 +1,120 @@
+"""The Protocols of queues, triggers and asynchronous calls. One contract suite per port runs on every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from faas.model.message import Batch, DeadLetter, Delivery, Outcome, QueueName, QueueState, Send
+from faas.model.trigger import TriggerSpec
+
+
+class Done(NamedTuple):
+    """What became of a batch, and what is to be sent because of it, in one step."""
+
+    outcomes: Sequence[Outcome]
+    sends: Sequence[Send] = ()
+
+
+class MessageQueue(Protocol):
+    """All queues. Every method is one atomic step in the store, and raises ``StoreUnavailable``.
+
+    Time is the store's own clock, so that nodes need not agree on theirs. A queue exists as soon as something was sent
+    to it or a trigger names it; it holds its messages until they are settled, purged or the queue is deleted.
+    """
+
+    async def send(self, sends: Sequence[Send]) -> list[str]:
+        """Store all of them or none; the ids under which they are known: for a duplicate that of the first.
+
+        Sending the same message (the same ``id``) again, as after a lost answer, changes nothing.
+        """
+
+    async def take(
+        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+    ) -> Batch:
+        """Up to ``count`` messages for one invocation, under a lease; at most ``at_once`` batches of this trigger are
+        out over all nodes. Messages that failed before come alone. With fewer than ``count`` there, none come until the
+        oldest has been ready for ``window_ms``. Messages whose lease has ended are handed out again first.
+        """
+
+    async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
+        """Say what became of a batch's messages, each once; returns the receipts that were no longer ours (their lease
+        had ended, or the queue was deleted): nothing was done for these. ``sends`` go with it, in the same step, unless
+        every receipt was no longer ours. The batch's place among ``at_once`` is free once all are settled.
+        """
+
+    async def renew(self, queue: QueueName, receipts: Sequence[str], lease_ms: int) -> list[str]:
+        """Put the end of the lease so far from now; returns the receipts that are no longer ours."""
+
+    async def state(self, queue: QueueName) -> QueueState | None:
+        """None: there is no such queue."""
+
+    async def states(self, namespace: str) -> list[QueueState]:
+        """Of the queues of a namespace that people may see (no ``@``), by name."""
+
+    async def peek(self, queue: QueueName, limit: int) -> list[Delivery]:
+        """The next messages to be handed out, in order, and what is delayed after them; none of them is taken."""
+
+    async def dead(self, queue: QueueName, limit: int, after: str = "") -> list[DeadLetter]:
+        """Oldest first; ``after`` is the id of the last message of the page before."""
+
+    async def redrive(self, queue: QueueName, ids: Sequence[str] | None, limit: int) -> int:
+        """Put dead letters back, oldest first, as if they had just been sent; None = any. How many were."""
+
+    async def purge(self, queue: QueueName, *, dead: bool = False) -> int:
+        """Forget all messages (or all dead letters); how many. Those in flight are run to their end."""
+
+    async def delete(self, queue: QueueName) -> bool:
+        """Forget the queue and all it holds; False when there was none."""
+
+    async def tick(self, trigger: str, tick_ms: int, send: Send) -> bool:
+        """Send what a schedule is due, and remember the tick as the trigger's last: both or neither. False, and nothing
+        is sent, when this tick or a later one is remembered: some other node was first.
+        """
+
+    async def last_ticks(self, triggers: Sequence[str]) -> dict[str, int]:
+        """The last tick, Unix ms, of those triggers that ever had one."""
+
+    async def forget_ticks(self, triggers: Sequence[str]) -> None:
+        """Their triggers are no more."""
+
+    async def busy(self) -> list[QueueName]:
+        """Every queue, hidden ones too, that holds a message which is not dead: whoever missed a bell looks here."""
+
+    def bells(self) -> AsyncIterator[QueueName]:
+        """Queues that may have something new for a consumer, from now on. ``("*", "*")`` says that any may; it comes
+        once the subscription stands. Bells may be lost with the connection: look at times without one, too.
+        """
+
+
+class Triggers(Protocol):
+    """All triggers: those of the latest version of every function, and those that were added by request.
+
+    Nothing is stored for a trigger of a manifest but whether somebody has paused it, so a deployment needs no second
+    write. Raises ``StoreUnavailable``.
+    """
+
+    async def list(self, namespace: str | None) -> list[TriggerSpec]:
+        """By namespace and id. None = of all."""
+
+    async def get(self, namespace: str, trigger_id: str) -> TriggerSpec:
+        """Raises ``NotFound``."""
+
+    async def add(self, trigger: TriggerSpec) -> TriggerSpec:
+        """Raises ``NotFound`` without its function, ``Conflict`` when there is one of that id."""
+
+    async def set_enabled(self, namespace: str, trigger_id: str, enabled: bool) -> TriggerSpec:
+        """Pause or resume. Raises ``NotFound``."""
+
+    async def delete(self, namespace: str, trigger_id: str) -> None:
+        """Raises ``NotFound``, and ``Conflict`` for one that stands in a manifest."""
+
+    def watch(self, changed: Callable[[Sequence[TriggerSpec]], None]) -> None:
+        """Call ``changed`` with all triggers, at once if known, and whenever they may have changed."""
+
+
+class Work(Protocol):
+    """What a consumer does with a batch: the one thing that differs between queues, calls and webhooks."""
+
+    async def perform(self, batch: Sequence[Delivery]) -> Done:
+        """Exactly one outcome for each delivery. What it raises puts the whole batch back (``Release``)."""
