@@ -13,7 +13,6 @@ import requests.exceptions
 from docker.types import LogConfig, Ulimit
 
 from faas.engines import cgroup
-from faas.engines.freezer import StillRuns
 from faas.engines.identity import (
     ENVIRONMENT,
     HOSTNAME,
@@ -127,26 +126,6 @@ class Containers:
         except requests.exceptions.HTTPError as error:
             docker.errors.create_api_error_from_http_exception(error)
 
-    def pause(self, container: str) -> None:
-        """Raises ``StillRuns`` where its processes forked faster than runc looked (``unable to freeze``)."""
-        try:
-            self.api.pause(container)
-        except docker.errors.APIError as error:
-            if self.state(container).paused:
-                return
-            if "unable to freeze" in str(error.explanation):
-                raise StillRuns(f"the container engine could not pause {container}: its processes go on") from error
-            raise
-
-    def resume(self, container: str) -> None:
-        """No error for a container that is not paused."""
-        try:
-            self.api.unpause(container)
-        except docker.errors.APIError:
-            state = self.state(container)
-            if state.paused or not state.running:
-                raise
-
     def read_memory(self, container: str) -> int:
         """As ``Cgroup.memory_bytes`` has it, whichever layout the engine's host has; 0 when it does not say.
 
@@ -167,7 +146,8 @@ class Containers:
             if error.status_code != 409:  # 409: someone else is removing it right now
                 raise
             if "paused" in str(error.explanation):  # engines that will not kill what they have paused
-                self.resume(container)
+                with contextlib.suppress(docker.errors.APIError):
+                    self.api.unpause(container)
                 self.api.remove_container(container, force=True, v=True)
 
     def remove_leftover(self, container: str) -> None:

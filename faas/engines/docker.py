@@ -14,19 +14,23 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from faas.engines import cgroup, freezer, image, proc
 from faas.engines.asked_limits import AskedLimits, Wanted
 from faas.engines.containers import Containers, ImageGone, State, container_name
-from faas.engines.docker_client import connect, translated
+from faas.engines.docker_client import connect, engine_address, translated
 from faas.engines.egress import EgressNetwork
 from faas.engines.freezer import AskedFreezer, Freezer, Freezing, GroupFreezer
 from faas.engines.identity import STORE_MOUNT, Uids, hand_over, home_hash
 from faas.engines.watch import Watch
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec, cpu_share
+
+if TYPE_CHECKING:
+    from faas.engines.pauses import Pauses
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -92,6 +96,7 @@ class DockerEngine(Freezing):
         self._limit = asyncio.Semaphore(_AT_ONCE_MAX)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._engine: Containers | None = None
+        self._pauses: Pauses | None = None
         self.freezer = freezer.DIRECT if direct and cgroup.may_freeze() else freezer.API  # each boot shows it again
         self.isolation = (
             "every sandbox is a container: own user, no capabilities, read-only root, default seccomp, no network"
@@ -202,7 +207,9 @@ class DockerEngine(Freezing):
                         raise result
             finally:
                 await self._thread(self._engine.api.close)
-                self._engine, self._egress, self._image = None, None, ""
+                if self._pauses is not None:
+                    await self._pauses.close()
+                self._engine, self._egress, self._image, self._pauses = None, None, "", None
         self._threads.shutdown(wait=False)
 
     # -- beyond the port --------------------------------------------------------------------------------------------
@@ -250,14 +257,22 @@ class DockerEngine(Freezing):
         if file is not None and file.works():
             sandbox.freezer = GroupFreezer(file)
         else:
+            asked = self._asked()
             sandbox.freezer = AskedFreezer(
-                lambda: self._thread(self._containers.pause, state.container),
-                lambda: self._thread(self._containers.resume, state.container),
+                partial(asked.pause, state.container), partial(asked.resume, state.container)
             )
         sandbox.limits = AskedLimits(
             lambda *limits: self._thread(self._containers.update, state.container, *limits), sandbox.freezer.settled
         )
         self.freezer = sandbox.freezer.way
+
+    def _asked(self) -> Pauses:
+        if self._pauses is None:
+            from faas.engines.pauses import Pauses  # 0.1 s that a node which writes the freezers itself need not wait
+
+            socket, version = engine_address().removeprefix("unix://"), self._containers.api.api_version
+            self._pauses = Pauses(socket, version, _CALL_TIMEOUT_S)
+        return self._pauses
 
     def _living(self, sandbox_id: str) -> _Sandbox:
         sandbox = self._sandboxes.get(sandbox_id)

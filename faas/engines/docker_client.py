@@ -26,7 +26,7 @@ def connect(
 
     ``like`` copies address and API version from another client. Raises ``EngineUnavailable``.
     """
-    address = os.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
+    address = engine_address()
     if not address.startswith("unix://"):
         raise EngineUnavailable(
             f"DOCKER_HOST is {address}, but sandboxes need an engine on this machine (they share sockets and files"
@@ -47,6 +47,10 @@ def connect(
         return docker.APIClient(
             base_url=address, version=chosen, timeout=timeout_s, num_pools=2, max_pool_size=_POOL_CONNECTIONS
         )
+
+
+def engine_address() -> str:
+    return os.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
 
 
 def _knock(path: Path) -> None:
