@@ -8,7 +8,6 @@ is sent again, with the same id: at least once, by whichever node comes first, a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from faas.billing.notices import TRIES_MAX, Claimed, Notice, backoff_ms, headers
 from faas.model.budget import Webhook
 from faas.model.errors import FaasError
 from faas.ports import Clock, NoticeStore
+from faas.waiting import either
 
 if TYPE_CHECKING:
     import httpx2
@@ -55,9 +55,7 @@ class Notifier:
                         pass
                 except FaasError as error:
                     log.debug("warnings of budgets wait: %s", error.message)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await self._posted.wait()
+                await either(self._posted, LOOK_S)
         finally:
             await self.close()
 

@@ -37,6 +37,7 @@ from faas.stores.codec import unpack
 from faas.stores.journal import Journal
 from faas.stores.journal_reader import Place, Reading, find, read
 from faas.stores.segments import JournalDamaged, packed_of, sync_directory
+from faas.waiting import either
 
 log = logging.getLogger("faas.stores.export")
 
@@ -119,8 +120,7 @@ class Exporter:
         wait_s = 0.0
         try:
             while not self._stop.is_set():
-                await _either(self._stop, wait_s)
-                if self._stop.is_set():
+                if await either(self._stop, wait_s):
                     return  # ``close`` sends what is left
                 try:
                     await self._export()
@@ -256,12 +256,3 @@ def _set_aside(directory: Path, event: bytes) -> None:
         file.write(event + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-async def _either(event: asyncio.Event, wait_s: float) -> None:
-    """Until the event is set, at most ``wait_s``."""
-    try:
-        async with asyncio.timeout(wait_s):
-            await event.wait()
-    except TimeoutError:
-        pass

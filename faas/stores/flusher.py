@@ -27,6 +27,7 @@ from faas.model.errors import Conflict, FaasError, StoreUnavailable
 from faas.ports import Entry, Ledger
 from faas.stores.journal import Journal
 from faas.stores.segments import JournalDamaged
+from faas.waiting import either
 
 log = logging.getLogger("faas.stores.flusher")
 
@@ -145,7 +146,7 @@ class Flusher:
         busy = False
         while not self._stop.is_set():
             await self._work.wait()
-            await _either(self._kick, self._interval_s * BUSY_FACTOR if busy else self._interval_s)
+            await either(self._kick, self._interval_s * BUSY_FACTOR if busy else self._interval_s)
             if self._stop.is_set():
                 return  # ``close`` sends what is left
             self._work.clear()
@@ -213,7 +214,7 @@ class Flusher:
         if self._failures == 1 or not isinstance(error, StoreUnavailable | Conflict):
             log.warning("usage records wait in the journal (%d so far): %s", self.pending, error)
         wait_s = min(BACKOFF_S * 2 ** min(self._failures, 16), self._backoff_max_s)
-        await _either(self._stop, BACKOFF_S / 2 + self._rng.random() * wait_s)
+        await either(self._stop, BACKOFF_S / 2 + self._rng.random() * wait_s)
         if not isinstance(error, StoreUnavailable):
             self._doubt()
         self._work.set()
@@ -228,7 +229,7 @@ class Flusher:
     async def _settle_always(self) -> None:
         settled_before = True
         while not self._stop.is_set():
-            await _either(self._stop, self._sync_s)
+            await either(self._stop, self._sync_s)
             try:
                 await asyncio.to_thread(self._journal.sync)
             except OSError as error:
@@ -262,12 +263,3 @@ class Flusher:
             _, applied = self._waiting.popleft()
         self._settled = max(self._settled, applied)
         self._journal.trim(self._settled)
-
-
-async def _either(event: asyncio.Event, wait_s: float) -> None:
-    """Until the event is set, at most ``wait_s``."""
-    try:
-        async with asyncio.timeout(wait_s):
-            await event.wait()
-    except TimeoutError:
-        pass

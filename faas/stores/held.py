@@ -28,6 +28,7 @@ from faas.model.errors import StoreUnavailable
 from faas.pool.holding import Held
 from faas.ports import Clock, UsageRow
 from faas.stores.redis_client import Client, ask, edge
+from faas.waiting import either
 
 log = logging.getLogger("faas.stores.held")
 
@@ -60,12 +61,8 @@ class HeldMeter:
 
     async def run(self) -> None:
         """Until ``close``. While Redis is away totals gather here."""
-        while not self._stop.is_set():
-            try:
-                async with asyncio.timeout(self._interval_s):
-                    await self._stop.wait()
-            except TimeoutError:
-                await self.flush()
+        while not await either(self._stop, self._interval_s):
+            await self.flush()
 
     async def close(self) -> None:
         self._stop.set()

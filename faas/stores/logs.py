@@ -22,6 +22,7 @@ from faas.model.errors import StoreUnavailable
 from faas.model.usage import NS_PER_MS
 from faas.ports import Clock, LogLine
 from faas.stores.redis_client import Client, ask, edge, script
+from faas.waiting import either
 
 log = logging.getLogger("faas.stores.logs")
 
@@ -85,14 +86,14 @@ class RedisLogSink:
         wait_s = RETRY_S
         while not self._stop.is_set():
             await self._work.wait()
-            await _pause(self._stop, FLUSH_S)
+            await either(self._stop, FLUSH_S)
             try:
                 await self._flush()
                 wait_s = RETRY_S
             except StoreUnavailable as error:
                 if wait_s == RETRY_S:
                     log.warning("function logs wait in memory: %s", error.message)
-                await _pause(self._stop, wait_s)
+                await either(self._stop, wait_s)
                 wait_s = min(wait_s * 2, RETRY_MAX_S)
 
     async def close(self, wait_s: float = 2.0) -> None:
@@ -205,11 +206,3 @@ def _begin(since_ms: int) -> str:
 
 def _before(since_ms: int) -> str:
     return f"{max(since_ms - CLOCK_SKEW_MS, 0)}-0"
-
-
-async def _pause(stop: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await stop.wait()
-    except TimeoutError:
-        pass

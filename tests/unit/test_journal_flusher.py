@@ -246,14 +246,14 @@ async def test_a_busy_node_gathers_for_longer(
     journal: Journal, ledger: WatchedLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    real_either = flusher_module._either
+    real_either = flusher_module.either
 
     async def either(event: asyncio.Event, wait_s: float) -> None:
         if event is flusher._kick:
             waits.append(wait_s)
         await real_either(event, wait_s)
 
-    monkeypatch.setattr(flusher_module, "_either", either)
+    monkeypatch.setattr(flusher_module, "either", either)
     flusher = Flusher(journal, ledger, interval_s=0.001)
     async with running(flusher):
         record(flusher, *range(1, BUSY_ENTRIES + 1))
