@@ -28,10 +28,7 @@ from faas.invoker.specs import Specs
 from faas.invoker.spin import BRIEF_NS, Spin
 from faas.invoker.streaming import ResponseStream
 from faas.invoker.view import describe, describe_generics, stats
-from faas.model.errors import (
-    FaasError,
-    NoCapacity,
-)
+from faas.model.errors import FaasError, NoCapacity
 from faas.model.function import FunctionVersion
 from faas.model.hops import check_hops
 from faas.model.invocation import Call, Reply, Status
