@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from faas.cli.app import run
-from tests.unit.fake_node import Asked, FakeNode, fake_node
+from tests.unit.fake_node import Asked, FakeNode
 
 PATH = "/v1/budgets/default"
 TEAM: dict[str, Any] = {
@@ -28,17 +27,14 @@ def document(budgets: list[dict[str, Any]], webhook: dict[str, str] | None = Non
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
+def node(node: FakeNode) -> FakeNode:
     def put(asked: Asked) -> dict[str, Any]:
         value = json.loads(asked.body)
         webhook = {"url": value["webhook"], "secret": "whsec_x"} if value["webhook"] else None
         return document([{**TEAM, **each} for each in value["budgets"]], webhook)
 
-    with fake_node() as fake:
-        monkeypatch.setenv("FAAS_URL", fake.url)
-        monkeypatch.setenv("FAAS_KEY", "faas_x")
-        fake.answers |= {f"GET {PATH}": document([TEAM, HELLO]), f"PUT {PATH}": put}
-        yield fake
+    node.answers |= {f"GET {PATH}": document([TEAM, HELLO]), f"PUT {PATH}": put}
+    return node
 
 
 def sent(node: FakeNode) -> dict[tuple[str, str], tuple[str | None, str | None]]:

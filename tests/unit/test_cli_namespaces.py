@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from faas.cli.app import run
-from tests.unit.fake_node import Answer, Asked, FakeNode, fake_node
+from tests.unit.fake_node import Answer, Asked, FakeNode
 
 TEAM: dict[str, Any] = {
     "name": "team-a", "max_concurrency": 5, "memory": "2GB", "functions": 3, "calls": 1, "memory_used": "256MB",
     "created_at": "2025-01-31T12:00:00.000Z",
 }  # fmt: skip
-
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
-    with fake_node() as fake:
-        monkeypatch.setenv("FAAS_URL", fake.url)
-        monkeypatch.setenv("FAAS_KEY", "faas_x")
-        yield fake
 
 
 def test_create_says_what_holds(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from faas.cli.app import run
 from faas.cli.prices import _amount, _grouped
-from tests.unit.fake_node import FakeNode, fake_node
-
-Faas = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
-    with fake_node() as fake:
-        monkeypatch.delenv("FAAS_NAMESPACE", raising=False)
-        monkeypatch.setenv("FAAS_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("FAAS_URL", fake.url)
-        monkeypatch.setenv("FAAS_KEY", "secret")
-        monkeypatch.chdir(tmp_path)
-        yield fake
-
-
-@pytest.fixture
-def faas(capfdbinary: pytest.CaptureFixture[bytes]) -> Faas:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        printed = capfdbinary.readouterr()
-        return code, printed.out.decode(), printed.err.decode()
-
-    return call
+from tests.unit.fake_node import Faas, FakeNode
 
 
 def test_a_book_is_checked_without_a_node(faas: Faas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

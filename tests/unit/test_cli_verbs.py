@@ -8,14 +8,13 @@ import re
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faas.cli.app import VERBS, run
-from tests.unit.fake_node import Answer, Asked, FakeNode, fake_node
+from tests.unit.fake_node import Answer, Asked, Faas, FakeNode
 
 HELLO = {
     "name": "hello",
@@ -78,34 +77,6 @@ def log_line(second: int, text: str, stream: str = "stdout") -> dict[str, Any]:
         "stream": stream,
         "text": text,
     }
-
-
-@pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
-    """A node, and an environment and a working directory that lead to it."""
-    with fake_node() as fake:
-        for name in ("FAAS_NAMESPACE", "NO_COLOR"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("FAAS_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("FAAS_URL", fake.url)
-        monkeypatch.setenv("FAAS_KEY", "secret")
-        monkeypatch.chdir(tmp_path)
-        yield fake
-
-
-@pytest.fixture
-def faas(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command line; its exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        printed = capfdbinary.readouterr()
-        return code, printed.out.decode(), printed.err.decode()
-
-    return call
-
-
-Faas = Callable[..., tuple[int, str, str]]
 
 
 # -- every verb -----------------------------------------------------------------------------------------------------
