@@ -8,6 +8,7 @@ import hmac
 import importlib.util
 import json
 import time
+import urllib.error
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from faas.packaging.bundle import pack, prepare
 from faas.packaging.manifest import KEYS
+from tests.unit.fake_node import Answer, FakeNode
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 
@@ -55,10 +57,10 @@ def http(
     return event
 
 
-@pytest.mark.parametrize("name", ["hello", "thumbnail", "webhook", "report"])
-def test_every_example_deploys_as_it_stands(name: str) -> None:
-    manifest = prepare(pack(FUNCTIONS / f"{name}.py"), {}).manifest
-    assert (manifest.name, manifest.entry) == (name, name)
+@pytest.mark.parametrize("path", sorted(FUNCTIONS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_deploys_as_it_stands(path: Path) -> None:
+    manifest = prepare(pack(path), {}).manifest
+    assert (manifest.name, manifest.entry) == (path.stem.replace("_", "-"), path.stem)
 
 
 def test_the_guide_s_first_example_deploys_and_its_table_names_every_setting(tmp_path: Path) -> None:
@@ -206,3 +208,50 @@ def test_report_takes_only_real_numbers_as_numbers() -> None:
     number = load("report").number
     assert [number(cell) for cell in ("1_000", "0123", "nan", "inf", "1e999", "x", "9" * 41, "")] == [None] * 8
     assert [str(number(cell)) for cell in ("0", "-0.5", "+7", "1e3")] == ["0", "-0.5", "7", "1E+3"]
+
+
+# -- order_worker ---------------------------------------------------------------------------------------------------
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    items = [{"sku": "tea", "price": "4.50", "quantity": 2}, {"sku": "cup", "price": 0.1, "quantity": 3}]
+    return {"id": "A-1", "customer": "Ada", "items": items, **changes}
+
+
+def records(*bodies: Any) -> dict[str, Any]:
+    texts = [body if isinstance(body, str) else json.dumps(body) for body in bodies]
+    return {"Records": [{"messageId": f"m{number}", "body": text} for number, text in enumerate(texts)]}
+
+
+def test_orders_are_added_up_exactly_and_a_wrong_one_fails_alone() -> None:
+    wrong = ["{", [], order(items=[]), order(id=None), order(items=[{"price": "1"}])]
+    lines = [("0.001", 1), ("-1", 1), ("NaN", 1), ("x", 1), ("1", True), ("1", 0)]
+    wrong += [order(items=[{"price": price, "quantity": quantity}]) for price, quantity in lines]
+    result = load("order_worker").handler(records(order(), *wrong, order(id="A-2")), None)
+    assert [each["itemIdentifier"] for each in result["batchItemFailures"]] == [f"m{n}" for n in range(1, 12)]
+    assert result["invoices"] == [
+        {"order": number, "customer": "Ada", "lines": 2, "total": "9.30"} for number in ("A-1", "A-2")
+    ]
+
+
+# -- nightly_report -------------------------------------------------------------------------------------------------
+
+FIGURES = "day,product,amount\n2026-02-28,tea,0.10\n2026-02-28,tea,0.20\n2026-02-28,cup,7\n2026-03-01,tea,99\n"
+
+
+def test_the_nightly_report_adds_up_the_day_before_its_tick(monkeypatch: pytest.MonkeyPatch, node: FakeNode) -> None:
+    node.answers["GET /sales.csv"] = Answer(200, b"\xef\xbb\xbf" + FIGURES.encode())
+    monkeypatch.setenv("SOURCE_URL", f"{node.url}/sales.csv")
+    report = load("nightly_report").handler
+    event = {"detail-type": "Scheduled Event", "time": "2026-03-01T01:15:00Z"}
+    products = [{"product": "cup", "amount": "7"}, {"product": "tea", "amount": "0.30"}]
+    assert report(event, None) == {"day": "2026-02-28", "total": "7.30", "products": products}
+    assert report({"day": "2026-03-01"}, None)["total"] == "99"
+    assert report({"day": "2026-03-02"}, None) == {"day": "2026-03-02", "total": "0", "products": []}
+
+
+def test_the_nightly_report_fails_when_its_source_does(monkeypatch: pytest.MonkeyPatch, node: FakeNode) -> None:
+    monkeypatch.setenv("SOURCE_URL", f"{node.url}/gone.csv")
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+        load("nightly_report").handler({"day": "2026-03-01"}, None)
+    caught.value.close()
