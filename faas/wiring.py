@@ -11,33 +11,27 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import platform
-import secrets
-import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import uvicorn
 
 from faas.engines.select import Selected, select
 from faas.gateway.app import Gateway, build_app
 from faas.gateway.services import Limits, Services
+from faas.identity import Identity, identify, socket_root
 from faas.invoker.clock import SystemClock
 from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
 from faas.invoker.invoker import Invoker
-from faas.model.errors import FaasError, StoreUnavailable
+from faas.model.errors import FaasError
 from faas.packaging import bundle, layers
 from faas.packaging.content import ContentStore
 from faas.pool.entities import PoolConfig
+from faas.serving import http, listen, shown_host
 from faas.settings import Settings
 from faas.stores.access import Access, admin_key
 from faas.stores.bills import RedisBills
@@ -57,11 +51,7 @@ from faas.stores.registry import RedisRegistry
 
 log = logging.getLogger(__name__)
 
-SOCKET_DIR_BYTES_MAX = 60  # a socket's path may have 107, and a sandbox's id and "node.sock" come on top
-KEEP_ALIVE_S = 75
 CATCH_UP_S = 5
-GRACE_S = 5  # for answers that are on their way out
-BACKLOG = 4096
 WARM_NS = 60_000_000_000  # how long an instance of a function that says nothing stays before it is parked
 GC_THRESHOLD = 20_000  # new objects between collections; a call makes some fifty and drops them
 NS_PER_MS = 1_000_000
@@ -82,14 +72,6 @@ class NodeInfo:
     home: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this node is, over restarts: its name in records and labels, and its content store's secret."""
-
-    node: str
-    secret: bytes
-
-
 async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo], Awaitable[None]], say: Say) -> None:
     """Run a node until cancelled. ``on_ready`` is called once it answers; what it raises ends the node.
 
@@ -98,10 +80,10 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
     Raises ``FaasError`` or ``OSError`` when it can't come up.
     """
     async with AsyncExitStack() as stack:
-        listener = _listen(settings)
+        listener = listen(settings)
         stack.callback(listener.close)
         store = await _store(settings, stack, say)
-        identity = _identity(settings.home)
+        identity = identify(settings.home)
         clock = SystemClock()
         client = store.client
         registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
@@ -170,10 +152,10 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         stack.push_async_callback(invoker.close)
         held = HeldMeter(client, clock, invoker.held)
         await stack.enter_async_context(_running(held.run(), held.close))
-        server = await stack.enter_async_context(_http(gateway, listener))
+        server = await stack.enter_async_context(http(gateway, listener))
         stack.push_async_callback(_drain, gateway, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)
-        url = f"http://{_shown_host(settings.host)}:{listener.getsockname()[1]}"
+        url = f"http://{shown_host(settings.host)}:{listener.getsockname()[1]}"
         _settle_memory()
         await on_ready(NodeInfo(url, key, engine.name, engine.isolation, selected.reason, settings.home))
         await asyncio.wait([server])  # and not `await server`, which would hand our cancellation on to it
@@ -222,29 +204,6 @@ async def _exporter(settings: Settings, journal: Journal, stack: AsyncExitStack)
     return exporter
 
 
-def _identity(home: Path) -> Identity:
-    """Made at the first start and kept: whoever has this file can find every bundle in the content store."""
-    path = home / "node.id"
-    if not path.exists():
-        host = "".join(c if c.isalnum() else "-" for c in platform.node().lower())[:40] or "node"
-        _write_private(path, f"{host}-{secrets.token_hex(4)}\n{secrets.token_hex(32)}\n")
-    lines = path.read_text().split()
-    if len(lines) != 2:
-        raise StoreUnavailable(f"{path} is damaged; remove it, and the node makes itself a new identity")
-    return Identity(lines[0], bytes.fromhex(lines[1]))
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, on disk, for this user alone."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
 async def _engine(settings: Settings, identity: Identity, say: Say) -> Selected:
     blocked: tuple[str, ...] = ()
     host = urlsplit(settings.redis_url).hostname
@@ -269,84 +228,7 @@ def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
         fixed_keep_alive_ns=settings.keep_alive_ms * NS_PER_MS,
     )
     warm_ns = min(WARM_NS, pool.fixed_keep_alive_ns)
-    return InvokerConfig(identity.node, _socket_root(settings.home), pool, warm_ns)
-
-
-def _socket_root(home: Path) -> Path:
-    """An empty directory for sockets, of our own, with a path short enough for them."""
-    root = home / "run"
-    if len(os.fsencode(root)) > SOCKET_DIR_BYTES_MAX:
-        name = f"faas-{os.getuid()}-{sha256(os.fsencode(home)).hexdigest()[:12]}"
-        root = Path(tempfile.gettempdir()) / name
-    with contextlib.suppress(FileNotFoundError):
-        if root.is_symlink() or root.stat().st_uid != os.getuid():
-            raise StoreUnavailable(f"{root} belongs to somebody else; remove it, sandboxes get their sockets there")
-        shutil.rmtree(root)
-    root.mkdir(mode=0o700, parents=True)
-    return root
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Take the port first: everything else would be for nothing."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        hint = "stop what uses it, or choose another with FAAS_PORT (0 takes a free one)"
-        where = f"{settings.host}:{settings.port}"
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}; {hint}") from None
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn without its own signal handling: who runs the node decides when it stops."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-
-@asynccontextmanager
-async def _http(gateway: Gateway, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """The server, until the context is left."""
-    config = uvicorn.Config(
-        gateway,
-        loop="none",
-        http=gateway.protocol,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        date_header=True,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = _Server(config)
-    task = asyncio.get_running_loop().create_task(server.serve([listener]))
-    try:
-        up = asyncio.ensure_future(server.up.wait())
-        await asyncio.wait([up, task], return_when=asyncio.FIRST_COMPLETED)
-        up.cancel()
-        yield task
-    finally:
-        server.should_exit = True
-        await asyncio.wait([task])
+    return InvokerConfig(identity.node, socket_root(settings.home), pool, warm_ns)
 
 
 async def _drain(gateway: Gateway, invoker: Invoker, seconds: float) -> None:
@@ -402,9 +284,3 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
-
-
-def _shown_host(host: str) -> str:
-    """An address people can open: the wildcard address is this machine."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
