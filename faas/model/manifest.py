@@ -29,6 +29,7 @@ class QueueTrigger(_Frozen):
     window_ms: int = 0
     max_concurrency: int = 5
     lease_ms: int | None = None  # None = 6 x timeout
+    filter: dict[str, Any] | None = None  # an event pattern (``faas.events.filters``); None = every message
 
 
 class CronTrigger(_Frozen):

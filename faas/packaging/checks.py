@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from faas.events.filters import compile_filter
 from faas.packaging.sizes import (
     DAY_MS,
     GIB,
@@ -246,6 +247,12 @@ def json_value(value: Any) -> Any:
     return value
 
 
+def event_filter(value: Any) -> dict[str, Any]:
+    """An event pattern; the error says all that is wrong with it."""
+    compile_filter(json_value(value))
+    return dict(value)
+
+
 def env_name(value: str) -> str:
     if not _ENV_NAME.fullmatch(value):
         raise ValueError(f"{shown(value)} is not a variable's name: letters, digits and _, no digit first")
@@ -303,6 +310,7 @@ QUEUE_FIELDS: dict[str, tuple[str, Check]] = {
     "window": ("window_ms", duration(0, 5 * MINUTE_MS)),
     "max_concurrency": ("max_concurrency", integer(1, INSTANCES_MAX)),
     "lease": ("lease_ms", duration(SECOND_MS, 12 * HOUR_MS)),
+    "filter": ("filter", event_filter),
 }
 CRON_FIELDS: dict[str, tuple[str, Check]] = {
     "schedule": ("schedule", cron),

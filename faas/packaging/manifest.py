@@ -311,10 +311,12 @@ def _http_settings(http: Http) -> dict[str, Any]:
 
 
 def _queue_settings(queue: QueueTrigger) -> dict[str, Any]:
-    settings = queue.model_dump(exclude={"window_ms", "lease_ms"})
+    settings = queue.model_dump(exclude={"window_ms", "lease_ms", "filter"})
     settings["window"] = format_duration_ms(queue.window_ms)
     if queue.lease_ms is not None:
         settings["lease"] = format_duration_ms(queue.lease_ms)
+    if queue.filter is not None:
+        settings["filter"] = queue.filter
     return settings
 
 

@@ -85,7 +85,8 @@ def valid_settings(draw: st.DrawFn) -> dict[str, Any]:
         "queue": st.lists(
             st.fixed_dictionaries(
                 {"name": name},
-                optional={"batch": st.integers(1, 10_000), "window": st.just("1s"), "lease": st.just("2h")},
+                optional={"batch": st.integers(1, 10_000), "window": st.just("1s"), "lease": st.just("2h")}
+                | {"filter": st.just({"body": {"n": [{"numeric": [">", 0]}, None]}})},
             ),
             max_size=3,
             unique_by=lambda queue: queue["name"],

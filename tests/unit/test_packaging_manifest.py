@@ -203,6 +203,8 @@ def test_every_problem_comes_at_once_with_its_key_and_line() -> None:
         ({"queue": {"name": "a"}}, "[[tool.faas.queue]]"),
         ({"queue": [{}]}, "needs the queue's name"),
         ({"queue": ["a"]}, "must be a table"),
+        ({"queue": [{"name": "a", "filter": {"body": {"x": 1, "y": [{"like": 2}]}}}]}, "body.x: must be a list"),
+        ({"queue": [{"name": "a", "filter": {"body": {"x": 1, "y": [{"like": 2}]}}}]}, "body.y[0]: "),
         ({"cron": [{}]}, "needs a schedule"),
         ({"cron": [{"schedule": "61 * * * *"}]}, "bad minute"),
         ({"cron": [{"schedule": "* * * * * *"}]}, "five fields"),
