@@ -90,6 +90,9 @@ def lua(name: str) -> str:
     return (files("faas.stores") / "lua" / f"{name}.lua").read_text()
 
 
-def script(client: Client, name: str) -> AsyncScript:
-    """A callable ``await script(keys=[...], args=[...])``: sent by its digest, loaded where the server lacks it."""
-    return client.register_script(lua(name))
+def script(client: Client, *names: str, head: str = "") -> AsyncScript:
+    """A callable ``await script(keys=[...], args=[...])``: sent by its digest, loaded where the server lacks it.
+
+    Of several names, one text after the other is one script: what scripts share comes first.
+    """
+    return client.register_script(head + "".join(map(lua, names)))

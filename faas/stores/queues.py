@@ -1,0 +1,162 @@
+"""Queues in Redis. ``lua/queue.lua`` names every key.
+
+Theory of operation
+-------------------
+A message that may be handed out is an entry of a stream; while it is out it is pending in the stream's consumer group.
+One take makes one *batch*: which entries, whose trigger, under one lease. It is open until all of its entries are
+settled or its lease has ended; the count of a trigger's open batches is what ``at_once`` bounds, exactly, over all
+nodes. Messages that failed have a stream of their own, because they are handed out alone. What is delayed, or waits
+behind its group's head, is in no stream: only a group's head is.
+
+Every method is one script, so it is done whole or not at all, also by a server that is killed: its file holds all
+writes of a script or none. A server that lost its last second is in the state of a second ago: what was taken since
+is ready again, what was acked since comes again when its lease ends, and what was sent since is lost (``send``).
+
+Nobody watches the clock in the store: each ``take`` first puts back what the leases that ended held, and moves what is
+due, some of it at a time. Whoever sends rings a bell; the busy set is for bells that were lost.
+
+A batch's name is made up by its taker, never twice. So a ``take`` whose answer was lost is asked again and has the
+same batch, and a receipt from before a server lost its last second never fits another's batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgpack  # type: ignore[import-untyped]
+
+from faas.model.message import (
+    DEDUP_MS,
+    Ack,
+    Again,
+    Batch,
+    Bury,
+    Delivery,
+    Drop,
+    Outcome,
+    QueueName,
+    QueueState,
+    Release,
+    Send,
+)
+from faas.stores.message_codec import pack_message, unpack_record
+from faas.stores.redis_client import Client, ask, edge, script
+
+BELLS: Final = "faas:queues:bells"
+BUSY: Final = "faas:queues:busy"
+BATCH_MAX: Final = 1000  # messages in one take
+WORDS_MAX: Final = 4000  # characters of an error or a reason that are kept
+
+# A full server refuses to be sent more, but hands out and lets go of what it has.
+_DRAINS: Final = "#!lua flags=allow-oom\n"
+_READS: Final = "#!lua flags=no-writes\n"
+_COUNTS: Final = ("sent", "acked", "retried", "dead", "dropped", "expired")
+
+
+class RedisQueues:
+    """``MessageQueue``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._send = script(client, "queue", "queue_send")
+        self._take = script(client, "queue", "queue_take", head=_DRAINS)
+        self._settle = script(client, "queue", "queue_settle", head=_DRAINS)
+        self._renew = script(client, "queue", "queue_renew", head=_DRAINS)
+        self._state = script(client, "queue", "queue_state", head=_READS)
+
+    async def send(self, sends: Sequence[Send]) -> list[str]:
+        """See the port. The same id is known again for at least 30 s after it was sent."""
+        if not sends:
+            return []
+        with edge():
+            found = await self._send(args=[DEDUP_MS, *_send_args(sends)])
+        return [message_id.decode() for message_id in found]
+
+    # -- consumers --------------------------------------------------------------------------------------------------
+
+    async def take(
+        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+    ) -> Batch:
+        batch = os.urandom(8).hex()
+        most = max(1, min(count, BATCH_MAX))
+        with edge():
+            wait_ms, now_ms, *records = await self._take(
+                args=[str(queue), trigger, node, batch, most, lease_ms, window_ms, at_once]
+            )
+        deliveries = [_delivery(record, f"{batch}.{place}", now_ms) for place, record in enumerate(records, 1)]
+        return Batch(deliveries, wait_ms if wait_ms >= 0 else None)
+
+    async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
+        if not outcomes:
+            return []
+        packed = msgpack.packb([_settled(outcome) for outcome in outcomes], unicode_errors="replace")
+        with edge():
+            lost = await self._settle(args=[str(queue), packed, DEDUP_MS, *_send_args(sends)])
+        return [outcomes[place].receipt for place in lost]
+
+    async def renew(self, queue: QueueName, receipts: Sequence[str], lease_ms: int) -> list[str]:
+        if not receipts:
+            return []
+        packed = msgpack.packb([_place_of(receipt) for receipt in receipts], unicode_errors="replace")
+        with edge():
+            lost = await self._renew(args=[str(queue), lease_ms, packed])
+        return [receipts[place] for place in lost]
+
+    # -- what is there ----------------------------------------------------------------------------------------------
+
+    async def state(self, queue: QueueName) -> QueueState | None:
+        with edge():
+            (found,) = await self._state(args=[str(queue)])
+        return _state(queue, found) if found else None
+
+    async def busy(self) -> list[QueueName]:
+        return [_queue(name) for name in sorted(await ask(self._client.smembers(BUSY)))]
+
+
+def _send_args(sends: Sequence[Send]) -> list[str | int | bytes]:
+    args: list[str | int | bytes] = []
+    for queue, message in sends:
+        texts = (str(queue), message.id, message.group, message.dedup_id)
+        args += [text.encode("utf-8", "replace") for text in texts]
+        args += [max(0, message.delay_ms), pack_message(message)]
+    return args
+
+
+def _delivery(record: bytes, receipt: str, now_ms: int) -> Delivery:
+    message, tries, sent_ms, first_ms, error = unpack_record(record)
+    return Delivery(message, receipt, tries + 1, sent_ms, first_ms or now_ms, error)
+
+
+def _place_of(receipt: str) -> tuple[str, int]:
+    """Batch, and place in it; a place that is nobody's for a receipt that isn't ours."""
+    batch, _, place = receipt.partition(".")
+    return batch, int(place) if place.isdecimal() and len(place) <= len(str(BATCH_MAX)) else 0
+
+
+def _settled(outcome: Outcome) -> tuple[str, int, str, int, str]:
+    """As ``lua/queue_settle.lua`` wants it."""
+    batch, place = _place_of(outcome.receipt)
+    match outcome:
+        case Ack():
+            return batch, place, "ack", 0, ""
+        case Again(delay_ms=delay_ms, error=error):
+            return batch, place, "again", max(0, delay_ms), error[:WORDS_MAX]
+        case Release(delay_ms=delay_ms):
+            return batch, place, "release", max(0, delay_ms), ""
+        case Bury(reason=reason):
+            return batch, place, "bury", 0, reason[:WORDS_MAX]
+        case Drop():
+            return batch, place, "drop", 0, ""
+
+
+def _queue(name: bytes) -> QueueName:
+    return QueueName(*name.decode().split("/", 1))
+
+
+def _state(queue: QueueName, found: Sequence[Any]) -> QueueState:
+    ready, delayed, waiting, in_flight, dead, oldest_ms, *counts = found
+    return QueueState(
+        queue, ready, delayed, waiting, in_flight, dead, oldest_ms, dict(zip(_COUNTS, counts, strict=True))
+    )
