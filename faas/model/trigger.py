@@ -25,6 +25,9 @@ class TriggerSpec(BaseModel):
     cron: CronTrigger | None = None
     enabled: bool = True
     source: Literal["manifest", "added"] = "manifest"  # stands in the function's manifest, or was added by request
+    since_ms: int = (
+        0  # of a schedule: Unix ms of the deployment, of being added or resumed; nothing before is made up for
+    )
 
     @property
     def key(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from faas.model.message import Batch, DeadLetter, Delivery, Outcome, QueueName, QueueState, Send
@@ -111,6 +111,34 @@ class Triggers(Protocol):
 
     def watch(self, changed: Callable[[Sequence[TriggerSpec]], None]) -> None:
         """Call ``changed`` with all triggers, at once if known, and whenever they may have changed."""
+
+
+class Overlay(NamedTuple):
+    """What is stored of one function's triggers beside its manifest."""
+
+    added: Sequence[TriggerSpec] = ()  # as they were added, all of them enabled
+    paused: frozenset[str] = frozenset()  # ids
+    since_ms: Mapping[str, int] = {}  # id -> when it was added, or resumed
+
+
+class TriggerStore(Protocol):
+    """What ``Triggers`` cannot derive. A change is announced by ``Registry.changes`` as one of the function.
+
+    What is stored belongs to one life of the function: deleting the function forgets it in the same step. Raises
+    ``StoreUnavailable``.
+    """
+
+    async def read(self, functions: Sequence[tuple[str, str]]) -> list[Overlay]:
+        """Of each ``(namespace, name)``, in their order."""
+
+    async def add(self, trigger: TriggerSpec) -> None:
+        """Raises ``NotFound`` without its function, ``Conflict`` when another was added under that id."""
+
+    async def set_enabled(self, namespace: str, function: str, trigger_id: str, enabled: bool) -> None:
+        """Raises ``NotFound`` without its function. Whether there is such a trigger is not looked at."""
+
+    async def delete(self, namespace: str, function: str, trigger_id: str) -> bool:
+        """Forget one that was added, and whether it was paused; False when there is none."""
 
 
 class Work(Protocol):

@@ -64,7 +64,7 @@ class RedisRegistry:
         function = f"{namespace}/{name}"
         with edge():
             deleted = await self._delete(
-                keys=["faas:functions", f"faas:versions:{function}", "faas:blobrefs"],
+                keys=["faas:functions", f"faas:versions:{function}", "faas:blobrefs", f"faas:triggers:{function}"],
                 args=[function, BLOB_UNNAMED_MS, CHANGES],
             )
         if not deleted:

@@ -4,6 +4,7 @@
 --   1  faas:functions              hash    "namespace/name" -> JSON of the latest version
 --   2  faas:versions:{ns}/{name}   hash    version number -> JSON of that version
 --   3  faas:blobrefs               hash    digest -> how many stored versions name it
+--   4  faas:triggers:{ns}/{name}   hash    triggers that were added to it, and which of its triggers are paused
 -- Keys made from what is stored
 --   faas:blob:{digest}             string  expires once no version names it
 -- ARGV
@@ -22,6 +23,6 @@ for _, json in ipairs(redis.call('HVALS', KEYS[2])) do
         end
     end
 end
-redis.call('DEL', KEYS[2])
+redis.call('DEL', KEYS[2], KEYS[4])
 redis.call('PUBLISH', ARGV[3], ARGV[1])
 return 1
