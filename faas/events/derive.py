@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from faas.model.function import FunctionVersion
-from faas.model.manifest import CronTrigger
+from faas.model.manifest import CronTrigger, QueueTrigger
 from faas.model.trigger import TriggerSpec
 
 
@@ -32,8 +32,8 @@ def queue_id(function: str, queue: str) -> str:
 def of_manifest(version: FunctionVersion) -> list[TriggerSpec]:
     """By id. The second of two that say the same gets ``-2`` after its id, and so on."""
     made: dict[str, TriggerSpec] = {}
-    named = [(queue_id(version.name, queue.name), {"queue": queue}) for queue in version.manifest.queues]
-    for wanted, what in [*named, *((cron_id(version.name, cron), {"cron": cron}) for cron in version.manifest.crons)]:
+
+    def put(wanted: str, queue: QueueTrigger | None, cron: CronTrigger | None) -> None:
         free, number = wanted, 1
         while free in made:
             number += 1
@@ -42,9 +42,15 @@ def of_manifest(version: FunctionVersion) -> list[TriggerSpec]:
             id=free,
             namespace=version.namespace,
             function=version.name,
-            since_ms=version.created_at_ms if "cron" in what else 0,
-            **what,
+            queue=queue,
+            cron=cron,
+            since_ms=version.created_at_ms if cron is not None else 0,
         )
+
+    for queue in version.manifest.queues:
+        put(queue_id(version.name, queue.name), queue, None)
+    for cron in version.manifest.crons:
+        put(cron_id(version.name, cron), None, cron)
     return [made[each] for each in sorted(made)]
 
 
