@@ -11,19 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fairness, heavy, ledger, machine, memory, metering, overload, redeploy, starts, warm
+from tests.bench import fairness, heavy, ledger, machine, memory, metering, overload, queues, redeploy, starts, warm
 from tests.bench.load import LoadError
 from tests.bench.node import ROOT, BenchError, Node, Server, running_echo, running_node
 from tests.bench.report import Row, Verdict, as_json, text_table, write_readme
 
-LATER = (
-    Row("queue trigger, batch 10", bar=">= 5,000/s", verdict=Verdict.LATER, note="there are no queues yet"),
-)  # fmt: skip
-
 Section = Callable[[], list[Row]]
 SECTIONS = (
     "warm", "cold", "parked", "burst", "deploy", "memory", "numpy", "fairness", "overload", "redeploy",
-    "metering", "ledger", "wrk",
+    "queues", "metering", "ledger", "wrk",
 )  # fmt: skip
 
 
@@ -53,6 +49,7 @@ def sections(node: Node, echo: Server, temporary: Path, given: argparse.Namespac
         "fairness": lambda: fairness.measure(node, given.rounds, say),
         "overload": lambda: overload.measure(node, say),
         "redeploy": lambda: redeploy.measure(node, given.seconds, say),
+        "queues": lambda: queues.measure(node, given.rounds, max(given.samples // 2, 50), say),
         "metering": lambda: metering.measure(node, temporary, given.rounds, say),
         "ledger": lambda: ledger.measure(node.engine, temporary, say),
         "wrk": lambda: warm.wrk_rows(node, echo, 3),
@@ -99,7 +96,6 @@ def main() -> int:
                 for name, section in sections(node, echo, Path(temporary), given).items()
                 for row in measured(name, section)
             ]
-    rows += () if given.only else LATER
     print(f"\n{text_table(rows)}\n\ntook {time.monotonic() - begin:.0f} s")
     if given.json:
         given.json.write_text(json.dumps(as_json(rows, facts, date), indent=1) + "\n")

@@ -18,7 +18,6 @@ class Verdict(StrEnum):
     PASS = "pass"
     SHORT = "short"  # measured, and worse than the bar
     INFO = "-"  # measured, no bar
-    LATER = "later"  # the platform has no such thing yet
     FAILED = "failed"  # could not be measured
 
 

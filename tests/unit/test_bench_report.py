@@ -26,7 +26,7 @@ from tests.bench.report import (
 MS = 1_000_000
 ROWS = [
     Row("warm call", "1.90 ms", "1.00 ms", "1.90", "<= 2 x", Verdict.PASS, "5 rounds", {"ratio": 1.9}),
-    Row("a | b", verdict=Verdict.LATER),
+    Row("a | b", verdict=Verdict.INFO),
 ]
 
 
@@ -57,7 +57,7 @@ def test_the_readme_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> None
     assert text.endswith(f"{END}\n\nMore.\n")
     assert "old" not in text
     assert "2026-01-02" not in text
-    assert "| a \\| b |  |  |  |  | later |" in text
+    assert "| a \\| b |  |  |  |  | - |" in text
     assert "- warm call: 5 rounds" in text
 
 
@@ -71,7 +71,7 @@ def test_json_carries_texts_and_numbers() -> None:
     made = json.loads(json.dumps(as_json(ROWS, {"cores": 2}, "2026-01-02")))
     assert made["machine"] == {"cores": 2}
     assert made["rows"][0]["values"] == {"ratio": 1.9}
-    assert made["rows"][1]["verdict"] == "later"
+    assert made["rows"][1]["verdict"] == "-"
 
 
 def test_a_bar_that_is_met_exactly_is_met() -> None:
