@@ -33,7 +33,8 @@ bench: develop ## how fast it is, beside a bare server in the same run (ARGS="--
 image: setup ## build the runtime image on this machine's Docker engine (as root on Debian: install one first)
 	@deploy/with-engine.sh true
 
-soak: develop ## 200 crashes of journal and Valkey, a thousand kills during load; every record accounted for (SEED=1)
+soak: develop ## a million messages and a thousand calls under kills, 200 crashes of the ledger; all accounted for (SEED=1)
+	@.venv/bin/python -m tests.e2e.soak_queues $(if $(SEED),--seed $(SEED))
 	@.venv/bin/python -m tests.e2e.soak_ledger $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
 	@deploy/with-engine.sh .venv/bin/python -m tests.e2e.soak_kills $(if $(SEED),--seed $(SEED)) $(ARGS)
 
