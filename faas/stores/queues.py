@@ -22,7 +22,8 @@ same batch, and a receipt from before a server lost its last second never fits a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
@@ -33,6 +34,7 @@ from faas.model.message import (
     Again,
     Batch,
     Bury,
+    DeadLetter,
     Delivery,
     Drop,
     Outcome,
@@ -42,11 +44,16 @@ from faas.model.message import (
     Send,
 )
 from faas.stores.message_codec import pack_message, unpack_record
-from faas.stores.redis_client import Client, ask, edge, script
+from faas.stores.redis_client import Client, ask, edge, script, subscription
 
 BELLS: Final = "faas:queues:bells"
 BUSY: Final = "faas:queues:busy"
+TICKS: Final = "faas:ticks"
+ANY: Final = QueueName("*", "*")
 BATCH_MAX: Final = 1000  # messages in one take
+PAGE_MAX: Final = 1000  # messages in one look
+STATES_PER_CALL: Final = 50  # some ms of work for the server, as the next
+REDRIVES_PER_CALL: Final = 200
 WORDS_MAX: Final = 4000  # characters of an error or a reason that are kept
 
 # A full server refuses to be sent more, but hands out and lets go of what it has.
@@ -65,6 +72,12 @@ class RedisQueues:
         self._settle = script(client, "queue", "queue_settle", head=_DRAINS)
         self._renew = script(client, "queue", "queue_renew", head=_DRAINS)
         self._state = script(client, "queue", "queue_state", head=_READS)
+        self._peek = script(client, "queue", "queue_peek", head=_READS)
+        self._dead = script(client, "queue", "queue_dead", head=_READS)
+        self._redrive = script(client, "queue", "queue_redrive", head=_DRAINS)
+        self._purge = script(client, "queue", "queue_purge", head=_DRAINS)
+        self._delete = script(client, "queue", "queue_delete", head=_DRAINS)
+        self._tick = script(client, "queue", "queue_tick")
 
     async def send(self, sends: Sequence[Send]) -> list[str]:
         """See the port. The same id is known again for at least 30 s after it was sent."""
@@ -111,8 +124,78 @@ class RedisQueues:
             (found,) = await self._state(args=[str(queue)])
         return _state(queue, found) if found else None
 
+    async def states(self, namespace: str) -> list[QueueState]:
+        names = sorted(name.decode() for name in await ask(self._client.smembers(f"faas:queues:{namespace}")))
+        queues = [QueueName(namespace, name) for name in names if not name.startswith("@")]
+        states: list[QueueState] = []
+        for start in range(0, len(queues), STATES_PER_CALL):
+            some = queues[start : start + STATES_PER_CALL]
+            with edge():
+                found = await self._state(args=[*map(str, some)])
+            states += [_state(queue, each) for queue, each in zip(some, found, strict=True) if each]
+        return states
+
+    async def peek(self, queue: QueueName, limit: int) -> list[Delivery]:
+        """Ready, then waiting behind their groups' heads, then delayed; ``attempt`` is that which comes next."""
+        with edge():
+            records = await self._peek(args=[str(queue), _page(limit)])
+        return [_delivery(record, "", 0) for record in records]
+
+    async def dead(self, queue: QueueName, limit: int, after: str = "") -> list[DeadLetter]:
+        with edge():
+            letters = await self._dead(args=[str(queue), _page(limit), after])
+        return [_letter(letter) for letter in letters]
+
     async def busy(self) -> list[QueueName]:
         return [_queue(name) for name in sorted(await ask(self._client.smembers(BUSY)))]
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def redrive(self, queue: QueueName, ids: Sequence[str] | None, limit: int) -> int:
+        """One step per ``REDRIVES_PER_CALL``."""
+        done = 0
+        wanted = limit if ids is None else min(limit, len(ids))
+        for start in range(0, wanted, REDRIVES_PER_CALL):
+            most = min(REDRIVES_PER_CALL, wanted - start)
+            some = ids[start : start + most] if ids is not None else ()
+            with edge():
+                found = int(await self._redrive(args=[str(queue), most, *some]))
+            done += found
+            if ids is None and found < most:
+                break
+        return done
+
+    async def purge(self, queue: QueueName, *, dead: bool = False) -> int:
+        with edge():
+            return int(await self._purge(args=[str(queue), "dead" if dead else "messages"]))
+
+    async def delete(self, queue: QueueName) -> bool:
+        with edge():
+            return bool(await self._delete(args=[str(queue)]))
+
+    # -- schedules --------------------------------------------------------------------------------------------------
+
+    async def tick(self, trigger: str, tick_ms: int, send: Send) -> bool:
+        with edge():
+            return bool(await self._tick(keys=[TICKS], args=[trigger, tick_ms, DEDUP_MS, *_send_args([send])]))
+
+    async def last_ticks(self, triggers: Sequence[str]) -> dict[str, int]:
+        if not triggers:
+            return {}
+        found = await ask(self._client.hmget(TICKS, list(triggers)))
+        return {trigger: int(at_ms) for trigger, at_ms in zip(triggers, found, strict=True) if at_ms is not None}
+
+    async def forget_ticks(self, triggers: Sequence[str]) -> None:
+        if triggers:
+            await ask(self._client.hdel(TICKS, *triggers))
+
+    # -- bells ------------------------------------------------------------------------------------------------------
+
+    async def bells(self) -> AsyncIterator[QueueName]:
+        """Raises ``StoreUnavailable`` when the connection is lost; iterate anew."""
+        async with aclosing(subscription(self._client, BELLS)) as names:
+            async for name in names:
+                yield _queue(name) if name else ANY
 
 
 def _send_args(sends: Sequence[Send]) -> list[str | int | bytes]:
@@ -125,8 +208,8 @@ def _send_args(sends: Sequence[Send]) -> list[str | int | bytes]:
 
 
 def _delivery(record: bytes, receipt: str, now_ms: int) -> Delivery:
-    message, tries, sent_ms, first_ms, error = unpack_record(record)
-    return Delivery(message, receipt, tries + 1, sent_ms, first_ms or now_ms, error)
+    message, tries, sent_at_ms, first_ms, error = unpack_record(record)
+    return Delivery(message, receipt, tries + 1, sent_at_ms, first_ms or now_ms, error)
 
 
 def _place_of(receipt: str) -> tuple[str, int]:
@@ -149,6 +232,18 @@ def _settled(outcome: Outcome) -> tuple[str, int, str, int, str]:
             return batch, place, "bury", 0, reason[:WORDS_MAX]
         case Drop():
             return batch, place, "drop", 0, ""
+
+
+def _letter(letter: bytes) -> DeadLetter:
+    unpacker = msgpack.Unpacker(raw=False, unicode_errors="replace")
+    unpacker.feed(letter)
+    died_at_ms, reason = unpacker.unpack()
+    message, tries, sent_at_ms, first_ms, error = unpack_record(letter[unpacker.tell() :])
+    return DeadLetter(Delivery(message, "", tries, sent_at_ms, first_ms, error), reason, died_at_ms)
+
+
+def _page(limit: int) -> int:
+    return max(0, min(limit, PAGE_MAX))
 
 
 def _queue(name: bytes) -> QueueName:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -35,6 +35,7 @@ ANSWER_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 2  # of one command, for a connection that the server closed; every command we send may be repeated
 RETRY_BASE_S: Final = 0.02
 RETRY_CAP_S: Final = 0.2
+PING_S: Final = 10.0  # how soon a subscription notices that its connection was silently lost
 
 
 def connect(url: str) -> Client:
@@ -82,6 +83,29 @@ async def ask(reply: Awaitable[Any] | Any) -> Any:
     """The answer to a command, through ``edge``. The library types replies as "maybe awaitable"; here they all are."""
     with edge():
         return await cast("Awaitable[Any]", reply)
+
+
+async def subscription(client: Client, channel: str) -> AsyncGenerator[bytes]:
+    """What is published there; first ``b""`` once the subscription stands: what came before it was not heard.
+
+    Raises ``StoreUnavailable`` when the connection is lost; iterate anew.
+    """
+    # A client of its own: a subscription that reconnected unnoticed would hide what was missed meanwhile.
+    async with client.pubsub(ignore_subscribe_messages=False) as pubsub:
+        with edge():
+            await pubsub.subscribe(channel)
+            subscribed = False
+            while True:
+                message = await pubsub.get_message(timeout=PING_S)
+                if message is None:
+                    await pubsub.ping()
+                elif message["type"] == "subscribe":
+                    if subscribed:
+                        raise StoreUnavailable(f"The subscription to {channel} was lost and made again.")
+                    subscribed = True
+                    yield b""
+                elif message["type"] == "message":
+                    yield message["data"]
 
 
 @cache

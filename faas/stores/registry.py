@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from faas.model.errors import Conflict, NotFound, PayloadTooLarge, StoreUnavailable
 from faas.model.function import FunctionVersion
-from faas.stores.redis_client import Client, ask, edge, script
+from faas.stores.redis_client import Client, ask, edge, script, subscription
 
 CHANGES: Final = "faas:changes"
 ANY: Final = ("*", "*")  # every function may have changed
 BLOB_BYTES_MAX: Final = 64 * 2**20
 BLOB_UNNAMED_MS: Final = 24 * 3_600_000  # a blob that no version names is kept this long: time for a deploy
-PING_S: Final = 10.0  # how soon a silent loss of the connection is noticed
 
 
 class RedisRegistry:
@@ -93,23 +93,10 @@ class RedisRegistry:
 
         Raises ``StoreUnavailable`` when the connection is lost; iterate anew, and again all may have changed.
         """
-        # A client of its own: a subscription that reconnected unnoticed would hide what was missed meanwhile.
-        async with self._client.pubsub(ignore_subscribe_messages=False) as pubsub:
-            with edge():
-                await pubsub.subscribe(CHANGES)
-                subscribed = False
-                while True:
-                    message = await pubsub.get_message(timeout=PING_S)
-                    if message is None:
-                        await pubsub.ping()
-                    elif message["type"] == "subscribe":
-                        if subscribed:
-                            raise StoreUnavailable("The subscription to changes was lost and made again.")
-                        subscribed = True
-                        yield ANY
-                    elif message["type"] == "message":
-                        namespace, _, name = message["data"].decode().partition("/")
-                        yield namespace, name
+        async with aclosing(subscription(self._client, CHANGES)) as changes:
+            async for change in changes:
+                namespace, _, name = change.decode().partition("/")
+                yield (namespace, name) if change else ANY
 
 
 def not_next(version: FunctionVersion, next_version: int) -> Conflict:

@@ -122,6 +122,13 @@ local function record_of(q, stream, entry_id)
     return found_one and found_one[2][2]
 end
 
+-- What the server says of the group of a stream that holds something.
+local function group_info(q, stream)
+    local found_one, info = call('XINFO', 'GROUPS', q[stream])[1], {}
+    for i = 1, #found_one, 2 do info[found_one[i]] = found_one[i + 1] end
+    return info
+end
+
 -- Put a message, which is not behind another of its group, where it is to be until it is taken.
 local function place(q, header, data, due_ms)
     local record = pack(header) .. data

@@ -8,11 +8,7 @@
 
 -- Entries that are out, by the stream's group.
 local function pending(q, stream)
-    if q.size[stream] == 0 then return 0 end
-    local group = call('XINFO', 'GROUPS', q[stream])[1]
-    for i = 1, #group, 2 do
-        if group[i] == 'pending' then return group[i + 1] end
-    end
+    return q.size[stream] > 0 and group_info(q, stream).pending or 0
 end
 
 local function oldest_ms(q)

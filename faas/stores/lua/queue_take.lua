@@ -68,9 +68,7 @@ end
 -- Whether a batch that isn't full is to be waited for.
 local function is_filling()
     if window_ms == 0 or most == 1 then return false end
-    local group = call('XINFO', 'GROUPS', q.new)[1]
-    local info = {}
-    for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
+    local info = group_info(q, 'new')
     if q.size.new - info.pending >= most then return false end
     local oldest = call('XRANGE', q.new, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
     if not oldest then return false end
