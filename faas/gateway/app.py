@@ -37,6 +37,7 @@ from faas.gateway.namespaces_api import NamespaceLimits, NamespacesApi
 from faas.gateway.openapi.document import document
 from faas.gateway.prices_api import PricesApi
 from faas.gateway.problems import log, problem
+from faas.gateway.queues_api import QueuesApi
 from faas.gateway.reconcile_api import ReconcileApi
 from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
@@ -75,6 +76,7 @@ class Gateway:
         return [
             *FunctionsApi(self._services, self._catalog, self._deployer).operations(),
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
+            *QueuesApi(self._services).operations(),
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
             *BillsApi(self._services).operations(),

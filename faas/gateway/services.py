@@ -25,6 +25,7 @@ from faas.ports import (
     RecordStore,
     Registry,
 )
+from faas.ports.events import MessageQueue, Triggers
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -121,6 +122,8 @@ class Services:
     notices: NoticeStore
     records: RecordStore
     prices: PriceStore
+    queues: MessageQueue
+    triggers: Triggers
     logs: LogSink
     clock: Clock
     new_id: Callable[[], str]  # invocation ids: 32 lower-case hex characters, time-ordered

@@ -58,8 +58,13 @@ class MessageQueue(Protocol):
     async def dead(self, queue: QueueName, limit: int, after: str = "") -> list[DeadLetter]:
         """Oldest first; ``after`` is the id of the last message of the page before."""
 
-    async def redrive(self, queue: QueueName, ids: Sequence[str] | None, limit: int) -> int:
-        """Put dead letters back, oldest first, as if they had just been sent; None = any. How many were."""
+    async def redrive(
+        self, queue: QueueName, ids: Sequence[str] | None, limit: int, *, first_ms: float = 0, spread_ms: float = 0
+    ) -> int:
+        """Put dead letters back, oldest first, as if they had just been sent; None = any. How many were.
+
+        The first is delayed by ``first_ms``, each by ``spread_ms`` more than the one before: so they come at a rate.
+        """
 
     async def purge(self, queue: QueueName, *, dead: bool = False) -> int:
         """Forget all messages (or all dead letters); how many. Those in flight are run to their end."""

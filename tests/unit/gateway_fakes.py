@@ -23,6 +23,7 @@ from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
 from faas.stores.bills import MemoryBills
 from faas.stores.memory import MemoryLedger, MemoryNamespaces, MemoryPrices, MemoryRegistry
 from faas.stores.memory_budgets import MemoryBudgets
+from tests.unit.queue_fakes import FakeQueues, FakeTriggers
 
 ADMIN = "faas_admin"
 JSON = ((b"content-type", b"application/json"),)
@@ -346,6 +347,8 @@ class Bench:
     records: FakeRecords
     logs: FakeLogs
     clock: FakeClock
+    queues: FakeQueues = field(default_factory=FakeQueues)
+    triggers: FakeTriggers = field(default_factory=FakeTriggers)
 
     async def call(
         self,
@@ -392,6 +395,8 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         notices=made.budgets,
         records=made.records,
         prices=MemoryPrices(),
+        queues=made.queues,
+        triggers=made.triggers,
         logs=made.logs,
         clock=made.clock,
         new_id=lambda: f"{next(ids):032x}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from faas import __version__
-from faas.gateway.openapi import administration, functions, money
+from faas.gateway.openapi import administration, functions, money, queues
 from faas.gateway.openapi.words import CODES, TEXT, WHOLE, list_of, record, ref
 
 
@@ -22,13 +22,14 @@ def document(server_url: str) -> dict[str, Any]:
         },
         "servers": [{"url": server_url}],
         "security": [{"key": []}],
-        "paths": {**functions.paths(), **money.paths(), **administration.paths()},
+        "paths": {**functions.paths(), **money.paths(), **queues.paths(), **administration.paths()},
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Problem{code}": {"description": what, "content": problem} for code, what in CODES.items()},
             "schemas": {
                 **functions.schemas(),
                 **money.schemas(),
+                **queues.schemas(),
                 **administration.schemas(),
                 "Problem": _problem(),
             },
