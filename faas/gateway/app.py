@@ -74,9 +74,9 @@ class Gateway:
     def _operations(self) -> list[Operation]:
         draining = self._draining
         return [
+            *QueuesApi(self._services).operations(),  # first: paths are tried in order, and sending is frequent
             *FunctionsApi(self._services, self._catalog, self._deployer).operations(),
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
-            *QueuesApi(self._services).operations(),
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
             *BillsApi(self._services).operations(),

@@ -17,6 +17,7 @@ from faas.gateway import params
 from faas.gateway.catalog import NAME
 from faas.gateway.headers import said_hops, trace_parent
 from faas.gateway.messages import Sender, reader_for
+from faas.gateway.outbox import Outbox
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Services
 from faas.model.errors import InvalidRequest, NotFound
@@ -34,6 +35,7 @@ RATE_MAX: Final = 100_000
 class QueuesApi:
     def __init__(self, services: Services) -> None:
         self._queues = services.queues
+        self._outbox = Outbox(services.queues.send)
         self._triggers = services.triggers
         self._new_id = services.new_id
         self._bytes_max = services.limits.body_bytes_max
@@ -63,7 +65,7 @@ class QueuesApi:
         least = said_hops(headers.get(b"faas-hops"))
         trace, hops = trace_parent(headers.get(b"traceparent"), self._new_id(), self._random_bits, least)
         asked = reader(raw, headers, Sender(self._new_id, context.grant.key.id, trace, hops))
-        ids = await self._queues.send([Send(queue, message) for message in asked.messages])
+        ids = await self._outbox.send([Send(queue, message) for message in asked.messages])
         stored = [
             {"id": known} if known == message.id else {"id": known, "duplicate": True}
             for known, message in zip(ids, asked.messages, strict=True)
