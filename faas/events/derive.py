@@ -18,7 +18,8 @@ from faas.model.trigger import TriggerSpec
 
 
 def cron_id(function: str, cron: CronTrigger) -> str:
-    """>>> cron_id("report", CronTrigger(schedule="0 6 * * *"))
+    """
+    >>> cron_id("report", CronTrigger(schedule="0 6 * * *"))
     'report.cron-4eb8a8'
     """
     said = json.dumps([cron.schedule, cron.timezone, cron.payload], sort_keys=True, separators=(",", ":"))

@@ -36,6 +36,8 @@ class CronTrigger(_Frozen):
     schedule: str
     timezone: str = "UTC"
     payload: Any = None
+    missed: Literal["skip", "once"] = "skip"  # once: one run for all that a downtime took
+    jitter_ms: int = 0  # each run begins so much later at most, at random
 
 
 class Retry(_Frozen):

@@ -316,6 +316,8 @@ CRON_FIELDS: dict[str, tuple[str, Check]] = {
     "schedule": ("schedule", cron),
     "timezone": ("timezone", timezone),
     "payload": ("payload", json_value),
+    "missed": ("missed", choice("skip", "once")),
+    "jitter": ("jitter_ms", duration(0, HOUR_MS)),
 }
 RETRY_FIELDS: dict[str, tuple[str, Check]] = {
     "attempts": ("attempts", integer(1, 100)),

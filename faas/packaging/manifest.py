@@ -295,9 +295,9 @@ def to_settings(manifest: Manifest) -> dict[str, Any]:
     if manifest.http != default.http:
         settings["http"] = _http_settings(manifest.http)
     if manifest.queues:
-        settings["queue"] = [_queue_settings(queue) for queue in manifest.queues]
+        settings["queue"] = [queue_settings(queue) for queue in manifest.queues]
     if manifest.crons:
-        settings["cron"] = [cron.model_dump(exclude_defaults=True) for cron in manifest.crons]
+        settings["cron"] = [cron_settings(cron) for cron in manifest.crons]
     return settings
 
 
@@ -310,13 +310,20 @@ def _http_settings(http: Http) -> dict[str, Any]:
     return settings
 
 
-def _queue_settings(queue: QueueTrigger) -> dict[str, Any]:
+def queue_settings(queue: QueueTrigger) -> dict[str, Any]:
     settings = queue.model_dump(exclude={"window_ms", "lease_ms", "filter"})
     settings["window"] = format_duration_ms(queue.window_ms)
     if queue.lease_ms is not None:
         settings["lease"] = format_duration_ms(queue.lease_ms)
     if queue.filter is not None:
         settings["filter"] = queue.filter
+    return settings
+
+
+def cron_settings(cron: CronTrigger) -> dict[str, Any]:
+    settings = cron.model_dump(exclude={"jitter_ms"}, exclude_defaults=True)
+    if cron.jitter_ms:
+        settings["jitter"] = format_duration_ms(cron.jitter_ms)
     return settings
 
 
