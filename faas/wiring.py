@@ -46,8 +46,14 @@ from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.logs import RedisLogSink
 from faas.stores.namespaces import RedisNamespaces
 from faas.stores.prices import RedisPrices
+from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, ask, connect
 from faas.stores.registry import RedisRegistry
+from faas.stores.triggers import RedisTriggers
+from faas.triggers.consumers import Consumers, ForQueue
+from faas.triggers.directory import Directory
+from faas.triggers.queue_work import Parts
+from faas.triggers.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +108,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         stack.push_async_callback(engine.close)
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
         budgets = RedisBudgets(client)
+        queues = RedisQueues(client)
+        triggers = Directory(registry, RedisTriggers(client))
         observers: list[Gateway] = []
         invoker = Invoker(
             _invoker_config(settings, identity),
@@ -124,6 +132,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 notices=budgets,
                 records=RedisRecords(client),
                 prices=RedisPrices(client),
+                queues=queues,
+                triggers=triggers,
                 held=RedisHeld(client),
                 logs=logs,
                 clock=clock,
@@ -153,7 +163,14 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         held = HeldMeter(client, clock, invoker.held)
         await stack.enter_async_context(_running(held.run(), held.close))
         server = await stack.enter_async_context(http(gateway, listener))
-        stack.push_async_callback(_drain, gateway, invoker, settings.drain_timeout_ms / 1000)
+        work = Parts(gateway.latest, invoker.invoke, new_id, clock, settings.max_body_bytes)
+        consumers = Consumers(queues, triggers, identity.node, work.for_trigger, _hidden_queues())
+        gateway.metrics.queues = consumers
+        await stack.enter_async_context(_running(consumers.run(), consumers.close))
+        scheduler = Scheduler(triggers, queues, clock, new_id)
+        await stack.enter_async_context(_running(scheduler.run()))
+        await stack.enter_async_context(_running(triggers.run()))
+        stack.push_async_callback(_drain, gateway, consumers, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)
         url = f"http://{shown_host(settings.host)}:{listener.getsockname()[1]}"
         _settle_memory()
@@ -231,9 +248,18 @@ def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
     return InvokerConfig(identity.node, socket_root(settings.home), pool, warm_ns)
 
 
-async def _drain(gateway: Gateway, invoker: Invoker, seconds: float) -> None:
-    """New calls are refused, those in flight get so long to end; until they have, the server goes on serving."""
+def _hidden_queues() -> Sequence[ForQueue]:
+    """Who does the work of queues that no trigger names: each is asked in turn."""
+    return ()
+
+
+async def _drain(gateway: Gateway, consumers: Consumers, invoker: Invoker, seconds: float) -> None:
+    """New calls are refused, those in flight get so long to end; until they have, the server goes on serving.
+
+    From queues nothing more is taken; what runs is settled by ``Consumers.close``.
+    """
     gateway.begin_drain()
+    await consumers.drain()
     await invoker.drain(seconds)
 
 

@@ -43,6 +43,7 @@ from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
 from faas.gateway.usage_api import UsageApi
 from faas.model.errors import FaasError, MethodNotAllowed, NotFound
+from faas.model.function import FunctionVersion
 from faas.model.usage import UsageRecord
 
 READY_S: Final = 2.0
@@ -95,6 +96,10 @@ class Gateway:
     def in_flight(self) -> int:
         """Invocations that are being served."""
         return len(self._calls.watch) + len(self._calls.express)
+
+    async def latest(self, namespace: str, name: str) -> FunctionVersion:
+        """The version that answers for a function now. Raises ``NotFound``, ``StoreUnavailable``."""
+        return (await self._catalog.find(namespace, name, "")).version
 
     def observe(self, record: UsageRecord) -> None:
         self.metrics.observe(record)
@@ -191,6 +196,7 @@ class Gateway:
     # -- operations of no other home --------------------------------------------------------------------------------
 
     async def _metrics(self, _: Context) -> Response:
+        await self.metrics.look()
         text, content_type = self.metrics.render()
         return Response(text, media_type=None, headers={"content-type": content_type})
 

@@ -6,9 +6,11 @@ a scrape is rendered. Gauges are read from the invoker and the journal at that m
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -20,10 +22,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from faas.gateway.services import ExportPort
+from faas.model.errors import StoreUnavailable
 from faas.model.invocation import StartKind, Status
+from faas.model.message import QueueState
 from faas.model.usage import UsageRecord
 
+log = logging.getLogger("faas.gateway")
+
 NS_PER_S: Final = 1_000_000_000
+QUEUES_S: Final = 1.0  # a scrape waits no longer for what the store knows of queues
 BUCKETS_NS: Final = (
     100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 250_000_000, 500_000_000,
@@ -56,8 +63,18 @@ class Histogram:
         return rows
 
 
+class QueuesPort(Protocol):
+    """What is shown of queues: ``counts`` of messages by namespace, queue and outcome since the node started."""
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str, str], int]: ...
+
+    async def states(self) -> Sequence[QueueState]:
+        """Raises ``StoreUnavailable``."""
+
+
 class Metrics(Collector):
-    """``observe`` takes every finished usage record; ``render`` answers a scrape."""
+    """``observe`` takes every finished usage record; ``render`` answers a scrape, after ``look``."""
 
     def __init__(
         self,
@@ -68,6 +85,8 @@ class Metrics(Collector):
         self._stats = stats
         self._journal_pending = journal_pending
         self._export = export
+        self.queues: QueuesPort | None = None
+        self._states: Sequence[QueueState] = ()
         self._invocations: dict[tuple[str, str, str, str], int] = {}
         self._queue, self._init, self._run = Histogram(), Histogram(), Histogram()
         self._cold_starts = 0
@@ -90,6 +109,16 @@ class Metrics(Collector):
             self._cold_starts += 1
             self._init.observe(record.init_ns)
 
+    async def look(self) -> None:
+        """Read what the store knows of queues; nothing is shown of them when it does not answer soon."""
+        self._states = ()
+        if self.queues is not None:
+            try:
+                async with asyncio.timeout(QUEUES_S):
+                    self._states = await self.queues.states()
+            except (StoreUnavailable, TimeoutError):
+                log.debug("metrics are shown without queues: the store does not answer")
+
     def render(self) -> tuple[bytes, str]:
         """The exposition text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -98,6 +127,7 @@ class Metrics(Collector):
         yield from self._counters()
         yield self._durations()
         yield from self._gauges()
+        yield from self._of_queues()
 
     def _counters(self) -> Iterator[Metric]:
         invocations = CounterMetricFamily(
@@ -145,8 +175,24 @@ class Metrics(Collector):
         )
         if self._export is not None:
             yield from _exported(self._export)
-        yield GaugeMetricFamily("faas_queue_depth", "Messages waiting in a queue.", labels=("queue",))
-        yield GaugeMetricFamily("faas_queue_oldest_seconds", "Age of the oldest waiting message.", labels=("queue",))
+
+    def _of_queues(self) -> Iterator[Metric]:
+        labels = ("namespace", "queue")
+        depth = GaugeMetricFamily("faas_queue_depth", "Messages of a queue still to be handled.", labels=labels)
+        oldest = GaugeMetricFamily("faas_queue_oldest_seconds", "Age of a queue's oldest message.", labels=labels)
+        dead = GaugeMetricFamily("faas_queue_dead_letters", "Messages that were given up.", labels=labels)
+        for state in self._states:
+            depth.add_metric(state.queue, state.depth)
+            oldest.add_metric(state.queue, state.oldest_ms / 1000)
+            dead.add_metric(state.queue, state.dead)
+        messages = CounterMetricFamily(
+            "faas_messages",
+            "Messages by what became of them on this node: acked, retried, released, dead, dropped.",
+            labels=(*labels, "outcome"),
+        )
+        for key, count in (self.queues.counts if self.queues is not None else {}).items():
+            messages.add_metric(key, count)
+        yield from (depth, oldest, dead, messages)
 
 
 def _exported(export: ExportPort) -> Iterator[Metric]:
