@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import md5
 from typing import Final, NamedTuple
 
-from faas.model.message import Delivery, QueueName
+from faas.model.message import Delivery, Message, QueueName
 
 REGION: Final = "local"
 _HEAD: Final = b'{"Records":['
@@ -51,10 +51,17 @@ def body_text(body: bytes) -> str:
     return text
 
 
+def body_of(message: Message) -> str:
+    """What a record of the message has as its body."""
+    if message.content_type.startswith("application/json"):
+        return body_text(message.body)
+    return message.body.decode("utf-8", "replace")
+
+
 def record(queue: QueueName, delivery: Delivery) -> bytes:
     """One message as SQS shows it, in JSON."""
     message = delivery.message
-    text = body_text(message.body) if message.content_type.startswith("application/json") else _plain(message.body)
+    text = body_of(message)
     encoded = text.encode("utf-8", "replace")
     attributes = {
         "ApproximateReceiveCount": str(delivery.attempt),
@@ -75,10 +82,6 @@ def record(queue: QueueName, delivery: Delivery) -> bytes:
         f'"md5OfBody":"{md5(encoded, usedforsecurity=False).hexdigest()}","eventSource":"faas:queue",'
         f'"eventSourceARN":{_escaped(arn(queue))},"awsRegion":"{REGION}"}}'
     ).encode("utf-8", "replace")
-
-
-def _plain(body: bytes) -> str:
-    return body.decode("utf-8", "replace")
 
 
 class Event(NamedTuple):
