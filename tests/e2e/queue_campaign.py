@@ -4,8 +4,8 @@ Two nodes on one Valkey. A sender puts numbered messages into a queue; a functio
 the recorder (``queue_recorder``). Nodes die by ``kill -9`` at random and are started again. Afterwards:
 
 - every message was handled, but those whose handler always fails: these, and no others, are dead letters;
-- one was handled twice only where a node was killed between the effect and the acknowledgement: the earlier effect is
-  among the last of an instance that ended with a killed node;
+- one was handled twice only where a kill fell between the effect and the acknowledgement: the earlier effect is among
+  the last of an instance that ended with a killed node, or its acknowledgement was due when Valkey died or was away;
 - the store's own count agrees: as many acknowledged and dead as were sent, none left.
 """
 
@@ -36,6 +36,8 @@ BATCH = 10
 LEASE_S = 5
 ENDS_WITH_S = 5.0  # a killed node's instances are gone after so long
 UNSETTLED = 2  # batches of one instance whose acknowledgement may be on its way
+UNWRITTEN_S = 2.5  # what a server that is killed may not have written, where it need not before it answers
+SETTLING_S = 1.0
 PATIENCE_S = 90.0
 
 Say = Callable[[str], None]
@@ -75,6 +77,7 @@ class QueueCampaign:
         self._nodes: list[Node] = []
         self._recorder = Recorder()
         self._killed_at: list[float] = []
+        self._away: list[tuple[float, float]] = []  # Valkey, from and to, with what is around it
         self._sent = 0
         self.fate = Fate()
 
@@ -150,9 +153,11 @@ class QueueCampaign:
                 return  # nothing is in flight any more: a kill would prove nothing
             self.fate.kills += 1
             if self._valkey_every and self.fate.kills % self._valkey_every == 0:
+                killed = time.monotonic()
                 await self._valkey.kill()
                 await asyncio.sleep(self._rng.uniform(0.0, 2.0))
                 await self._valkey.start()
+                self._away.append((killed - UNWRITTEN_S, time.monotonic() + SETTLING_S))
             else:
                 node = self._rng.choice(self._nodes)
                 self._killed_at.append(time.monotonic())
@@ -183,7 +188,7 @@ class QueueCampaign:
         dead = await asyncio.to_thread(self._dead)
         fate.sent, fate.handled, fate.dead = self._sent, len(effects), len(dead)
         fate.twice = sum(len(found) > 1 for found in effects.values())
-        fate.problems = judge(self._messages, effects, dead, self._last_batches())
+        fate.problems = judge(self._messages, effects, dead, self._last_batches(), self._away)
         if state["counts"].get("acked", 0) + len(dead) != self._messages:
             fate.problems.append(f"the queue counts {state['counts']}, with {len(dead)} dead letters")
 
@@ -207,9 +212,14 @@ class QueueCampaign:
 
 
 def judge(
-    messages: int, effects: dict[int, list[Effect]], dead: Sequence[int], last_batches: dict[int, int]
+    messages: int,
+    effects: dict[int, list[Effect]],
+    dead: Sequence[int],
+    last_batches: dict[int, int],
+    away: Sequence[tuple[float, float]] = (),
 ) -> list[str]:
-    """What is wrong. ``last_batches``: by connection that a kill ended, its first batch that may be unsettled."""
+    """What is wrong. ``last_batches``: by connection that a kill ended, its first batch that may be unsettled; ``away``:
+    from when to when no acknowledgement could be relied on."""
     problems = []
     lost = [n for n in range(messages) if n not in effects and not hopeless(n)]
     if lost:
@@ -223,6 +233,7 @@ def judge(
         problems.append(f"dead letters: {len(missing)} are missing, {len(dead) - len(set(dead))} are there twice")
     for number, times in effects.items():
         for effect in sorted(times, key=lambda each: each.at)[:-1]:
-            if effect.batch < last_batches.get(effect.line, effect.batch + 1):
+            unsettled = effect.batch >= last_batches.get(effect.line, effect.batch + 1)
+            if not unsettled and not any(begin <= effect.at <= end for begin, end in away):
                 problems.append(f"message {number} was handled {len(times)} times, and no kill explains {effect}")
     return problems

@@ -38,3 +38,5 @@ def test_the_judge_sees_what_it_must() -> None:
     assert len(judge(10, doubled, [7], {})) == 1
     assert len(judge(10, doubled, [7], {1: 6})) == 1
     assert judge(10, doubled, [7], {1: 5}) == []
+    assert judge(10, doubled, [7], {}, [(4.0, 5.0)]) == []
+    assert len(judge(10, doubled, [7], {}, [(5.5, 9.5)])) == 1
