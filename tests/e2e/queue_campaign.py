@@ -218,8 +218,8 @@ def judge(
     last_batches: dict[int, int],
     away: Sequence[tuple[float, float]] = (),
 ) -> list[str]:
-    """What is wrong. ``last_batches``: by connection that a kill ended, its first batch that may be unsettled; ``away``:
-    from when to when no acknowledgement could be relied on."""
+    """What is wrong. ``last_batches``: by connection that a kill ended, its first batch that may be unsettled;
+    ``away``: from when to when no acknowledgement could be relied on."""
     problems = []
     lost = [n for n in range(messages) if n not in effects and not hopeless(n)]
     if lost:
