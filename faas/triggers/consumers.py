@@ -44,7 +44,7 @@ class Interest(NamedTuple):
 
 
 class ForTrigger(Protocol):
-    def __call__(self, trigger: TriggerSpec, own: Filter | None, others: Callable[[], list[Interest]]) -> Made:
+    def __call__(self, trigger: TriggerSpec, own: Filter | None, others: Callable[[], list[Interest]], /) -> Made:
         """The source and the work of a queue trigger. ``others``: those of the same queue, as they are then."""
 
 
