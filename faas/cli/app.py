@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "show": "functions",
         "rm": "functions",
     },
+    "Events": {"queue": "queue"},
     "What happened": {
         "logs": "logs",
         "invocations": "invocations",

@@ -326,7 +326,12 @@ def _missing(path: str, node: Node) -> str:
     _, _, noun, name, *_ = [*path.split("/"), "", ""]
     if noun == "functions" and "@" in name:
         return f"see its versions: faas show {name.partition('@')[0]}{node.flag}"
-    lists = {"functions": f"faas ls{node.flag}", "keys": "faas key ls", "invocations": "faas invocations NAME"}
+    lists = {
+        "functions": f"faas ls{node.flag}",
+        "keys": "faas key ls",
+        "invocations": "faas invocations NAME",
+        "queues": f"faas queue ls{node.flag}",
+    }
     return f"see what there is: {lists[noun]}" if noun in lists else ""
 
 

@@ -99,6 +99,14 @@ def log_line(second: int, text: str, stream: str = "stdout") -> dict[str, Any]:
         "budget show",
         "price set",
         "price show",
+        "queue send",
+        "queue ls",
+        "queue show",
+        "queue peek",
+        "queue dead",
+        "queue redrive",
+        "queue purge",
+        "queue rm",
         "runtime ls",
         "runtime build",
     ],
@@ -106,7 +114,7 @@ def log_line(second: int, text: str, stream: str = "stdout") -> dict[str, Any]:
 def test_help_of_every_verb_has_an_example_and_json(verb: str, faas: Faas) -> None:
     code, printed, _ = faas(*verb.split(), "--help")
     assert code == 0
-    if verb not in {"budget", "key", "namespace", "node", "price", "runtime"}:
+    if verb not in {"budget", "key", "namespace", "node", "price", "queue", "runtime"}:
         assert re.search(rf"Examples?:.*\$ faas {verb}|Examples?:.*\$ FAAS_PORT=0 faas {verb}", printed, re.DOTALL)
         assert "--json" in printed
     assert "\x1b" not in printed

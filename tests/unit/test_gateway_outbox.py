@@ -96,8 +96,8 @@ async def test_callers_that_leave_take_nobody_with_them(leaves: list[int]) -> No
     outbox = Outbox(store.send)
     tasks = start(outbox, sends("0"), sends("1"), sends("2"), sends("3"))
     await turns()
-    for each in leaves:
-        tasks[each].cancel()
+    for index in leaves:
+        tasks[index].cancel()
     await turns()
     store.through.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,10 +152,10 @@ async def test_whatever_happens_everybody_hears_and_the_outbox_goes_on(seed: int
             await asyncio.sleep(0)
     async with asyncio.timeout(30):
         found = await asyncio.gather(*tasks, return_exceptions=True)
-    for number, each in enumerate(found):
-        if isinstance(each, list):
-            assert each == [f"{number}.{n}" for n in range(len(each))]
-            assert stored.issuperset(each), "what is confirmed is stored"
+    for index, ids in enumerate(found):
+        if isinstance(ids, list):
+            assert ids == [f"{index}.{n}" for n in range(len(ids))]
+            assert stored.issuperset(ids), "what is confirmed is stored"
         else:
-            assert isinstance(each, StoreUnavailable | asyncio.CancelledError)
+            assert isinstance(ids, StoreUnavailable | asyncio.CancelledError)
     assert len(stored) > 100
