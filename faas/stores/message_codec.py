@@ -27,7 +27,6 @@ _FIELDS: Final = (
     "hops",
 )
 _TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
-_RECORD: Final = b"\x92"  # a record is two objects, header and data: read as the array of both
 
 
 class Stored(NamedTuple):
@@ -47,13 +46,22 @@ def pack_message(message: Message) -> bytes:
     return packed
 
 
-def unpack_record(record: bytes) -> Stored:
-    """Raises ``ValueError`` on what is no record."""
+def unpack_all(text: bytes) -> list[Any]:
+    """The msgpack objects of which a text is made. Raises ``ValueError`` where it is none."""
     try:
-        header, data = msgpack.unpackb(_RECORD + record, raw=False, unicode_errors="replace")
-        message_id, group, tries, sent_ms, _, first_ms, error = header[:7]
+        unpacker = msgpack.Unpacker(raw=False, unicode_errors="replace", max_buffer_size=0)
+        unpacker.feed(text)
+        return list(unpacker)
+    except (msgpack.UnpackException, ValueError) as error:
+        raise ValueError(f"this was not stored by a queue ({error})") from error
+
+
+def unpack_stored(header: Any, data: Any) -> Stored:
+    """From the two objects of a record. Raises ``ValueError`` on others."""
+    try:
+        message_id, group, tries, sent_at_ms, _, first_taken_at_ms, error = header[:7]
         fields: dict[str, Any] = dict(zip(_FIELDS, data, strict=False))
         fields["trigger"] = _TRIGGERS[fields["trigger"]]
-        return Stored(Message(message_id, group=group, **fields), tries, sent_ms, first_ms, error)
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as problem:
-        raise ValueError(f"this is no record of a message ({problem})") from problem
+        return Stored(Message(message_id, group=group, **fields), tries, sent_at_ms, first_taken_at_ms, error)
+    except (ValueError, TypeError, KeyError) as problem:
+        raise ValueError(f"this is no record of a message ({problem!r})") from problem

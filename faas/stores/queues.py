@@ -43,7 +43,7 @@ from faas.model.message import (
     Release,
     Send,
 )
-from faas.stores.message_codec import pack_message, unpack_record
+from faas.stores.message_codec import Stored, pack_message, unpack_all, unpack_stored
 from faas.stores.redis_client import Client, ask, edge, script, subscription
 
 BELLS: Final = "faas:queues:bells"
@@ -95,10 +95,12 @@ class RedisQueues:
         batch = os.urandom(8).hex()
         most = max(1, min(count, BATCH_MAX))
         with edge():
-            wait_ms, now_ms, *records = await self._take(
-                args=[str(queue), trigger, node, batch, most, lease_ms, window_ms, at_once]
-            )
-        deliveries = [_delivery(record, f"{batch}.{place}", now_ms) for place, record in enumerate(records, 1)]
+            found = await self._take(args=[str(queue), trigger, node, batch, most, lease_ms, window_ms, at_once])
+        wait_ms, now_ms, *records = unpack_all(found)
+        deliveries = [
+            _delivery(unpack_stored(header, data), f"{batch}.{place}", now_ms)
+            for place, (header, data) in enumerate(zip(records[::2], records[1::2], strict=True), 1)
+        ]
         return Batch(deliveries, wait_ms if wait_ms >= 0 else None)
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
@@ -139,7 +141,7 @@ class RedisQueues:
         """Ready, then waiting behind their groups' heads, then delayed; ``attempt`` is that which comes next."""
         with edge():
             records = await self._peek(args=[str(queue), _page(limit)])
-        return [_delivery(record, "", 0) for record in records]
+        return [_delivery(unpack_stored(*unpack_all(record)), "", 0) for record in records]
 
     async def dead(self, queue: QueueName, limit: int, after: str = "") -> list[DeadLetter]:
         with edge():
@@ -207,8 +209,8 @@ def _send_args(sends: Sequence[Send]) -> list[str | int | bytes]:
     return args
 
 
-def _delivery(record: bytes, receipt: str, now_ms: int) -> Delivery:
-    message, tries, sent_at_ms, first_ms, error = unpack_record(record)
+def _delivery(stored: Stored, receipt: str, now_ms: int) -> Delivery:
+    message, tries, sent_at_ms, first_ms, error = stored
     return Delivery(message, receipt, tries + 1, sent_at_ms, first_ms or now_ms, error)
 
 
@@ -235,10 +237,8 @@ def _settled(outcome: Outcome) -> tuple[str, int, str, int, str]:
 
 
 def _letter(letter: bytes) -> DeadLetter:
-    unpacker = msgpack.Unpacker(raw=False, unicode_errors="replace")
-    unpacker.feed(letter)
-    died_at_ms, reason = unpacker.unpack()
-    message, tries, sent_at_ms, first_ms, error = unpack_record(letter[unpacker.tell() :])
+    (died_at_ms, reason), header, data = unpack_all(letter)
+    message, tries, sent_at_ms, first_ms, error = unpack_stored(header, data)
     return DeadLetter(Delivery(message, "", tries, sent_at_ms, first_ms, error), reason, died_at_ms)
 
 

@@ -2,15 +2,17 @@
 --
 -- Keys of a queue Q = "{namespace}/{name}"
 --   faas:queue:Q:new      stream  messages that may be handed out and never failed, and those of them that are out: field
---                                 "m" -> record. Group "workers", consumer = trigger: pending = in flight
+--                                 "m" -> record; "a" -> {group or "", id if it is in old or ""}, where not both are "".
+--                                 Group "workers", consumer = trigger: pending = in flight
 --   faas:queue:Q:again    stream  the same of messages that failed before; they are handed out alone
 --   faas:queue:Q:delayed  zset    id, scored by when it is due, Unix ms: delayed by the sender, or waiting for a retry
 --   faas:queue:Q:waiting  zset    u32 length of the group | group | u64 number | id, all of score 0: messages behind their
 --                                 group's head. The next of a group enters when its head is done with
 --   faas:queue:Q:data     hash    id -> record, of those that are delayed or waiting
 --   faas:queue:Q:groups   hash    group -> "1" while it has a head: in a stream or delayed
---   faas:queue:Q:open     hash    batch -> {trigger, node, Unix ms taken, {{stream, entry's id, id, group} or false, when
---                                 settled, ...}}: what is out under one lease
+--   faas:queue:Q:open     hash    batch -> {trigger, node, Unix ms taken, stream, {entry, ...}}: what is out under one
+--                                 lease. An entry is its id in the stream, or {that, group, id if in old}; false once
+--                                 it is settled
 --   faas:queue:Q:leases   zset    batch, scored by the end of its lease, Unix ms
 --   faas:queue:Q:old      zset    id, scored by when it was sent or, if the sender delayed it, due: of messages whose
 --                                 entry's id in the stream doesn't tell that; not those the sender still delays
@@ -39,6 +41,9 @@ local STEP_MAX = 100   -- delayed messages, or batches, that one take looks afte
 local CHUNK = 1000     -- arguments per call, below Lua's stack limit
 local ID, GROUP, TRIES, SENT, DELAY, FIRST, ERROR = 1, 2, 3, 4, 5, 6, 7  -- of a header
 
+local PARTS = {  -- of a queue: keys that are always the same
+    'new', 'again', 'delayed', 'waiting', 'data', 'groups', 'open', 'leases', 'old', 'dead', 'letters', 'counts',
+}
 local SIZES = {
     new = 'XLEN', again = 'XLEN', delayed = 'ZCARD', waiting = 'ZCARD', data = 'HLEN', groups = 'HLEN', open = 'HLEN',
     leases = 'ZCARD', old = 'ZCARD', dead = 'ZCARD', letters = 'HLEN', counts = 'HLEN',
@@ -59,23 +64,22 @@ local function look(command, key, ...)
     return found
 end
 
--- A queue's keys, and how much each held when this call began (what is added is counted, what goes is not).
-local function queue(name)
+-- A queue's keys, and how much the named parts held when this call began (what is added is counted, what goes is not).
+-- Every part that will be written to has to be named before the first write.
+local function queue(name, ...)
     local q = queues[name]
-    if q then return q end
-    q = {name = name, key = 'faas:queue:' .. name .. ':', size = {}, counted = {}}
-    for part, command in pairs(SIZES) do
-        q[part] = q.key .. part
-        q.size[part] = look(command, q[part])
+    if not q then
+        q = {name = name, key = 'faas:queue:' .. name .. ':', size = {}, counted = {}}
+        queues[name] = q
     end
-    queues[name] = q
+    local size = q.size
+    for _, part in ipairs({...}) do
+        if not size[part] then
+            q[part] = q.key .. part
+            size[part] = look(SIZES[part], q[part])
+        end
+    end
     return q
-end
-
-local function in_chunks(command, key, arguments)
-    for from = 1, #arguments, CHUNK do
-        call(command, key, unpack(arguments, from, math.min(from + CHUNK - 1, #arguments)))
-    end
 end
 
 local function count(q, what, by)
@@ -101,10 +105,16 @@ local function found(q)
     q.size.counts = 1
 end
 
-local function add(q, stream, record)
+-- To the end of a stream; where the entry's id won't tell the message's age, that is remembered.
+local function add(q, stream, header, record, is_aged)
     if q.size[stream] == 0 then redis.pcall('XGROUP', 'CREATE', q[stream], WORKERS, '0', 'MKSTREAM') end
     q.size[stream] = q.size[stream] + 1
-    call('XADD', q[stream], '*', 'm', record)
+    if is_aged or header[GROUP] ~= '' then
+        call('XADD', q[stream], '*', 'm', record, 'a', pack({header[GROUP], is_aged and header[ID] or ''}))
+    else
+        call('XADD', q[stream], '*', 'm', record)
+    end
+    if is_aged then call('ZADD', q.old, begun_ms(header), header[ID]) end
 end
 
 -- Take entries that are out away from a stream.
@@ -116,10 +126,25 @@ local function remove(q, stream, entry_ids)
     end
 end
 
--- The record of an entry of a stream, or nil.
-local function record_of(q, stream, entry_id)
+-- The id of an entry of a batch, its group, and its message's id if it is in old.
+local function entry_parts(entry)
+    if type(entry) == 'table' then return unpack(entry) end
+    return entry, '', ''
+end
+
+-- The record of an entry of a batch, or nil.
+local function record_of(q, stream, entry)
+    local entry_id = entry_parts(entry)
     local found_one = call('XRANGE', q[stream], entry_id, entry_id)[1]
     return found_one and found_one[2][2]
+end
+
+-- Everything of a batch is settled, or its lease has ended: its trigger's place is free, and whoever found none is told.
+local function close_batch(q, batch, trigger)
+    call('HDEL', q.open, batch)
+    call('ZREM', q.leases, batch)
+    if call('HINCRBY', q.counts, 'out:' .. trigger, -1) <= 0 then call('HDEL', q.counts, 'out:' .. trigger) end
+    if call('HDEL', q.counts, 'full:' .. trigger) == 1 then q.rings = true end
 end
 
 -- What the server says of the group of a stream that holds something.
@@ -130,21 +155,17 @@ local function group_info(q, stream)
 end
 
 -- Put a message, which is not behind another of its group, where it is to be until it is taken.
-local function place(q, header, data, due_ms)
+local function place(q, header, data, due_ms, is_aged)
     local record = pack(header) .. data
     q.rings, q.fills = true, true
-    if due_ms > now_ms then
-        call('HSET', q.data, header[ID], record)
-        call('ZADD', q.delayed, due_ms, header[ID])
-        q.size.delayed, q.size.data = q.size.delayed + 1, q.size.data + 1
-    else
-        add(q, header[TRIES] > 0 and 'again' or 'new', record)
+    if due_ms <= now_ms then
+        add(q, header[TRIES] > 0 and 'again' or 'new', header, record, is_aged)
+        return
     end
-end
-
-local function remember_age(q, header)
-    call('ZADD', q.old, begun_ms(header), header[ID])
-    q.size.old = q.size.old + 1
+    call('HSET', q.data, header[ID], record)
+    call('ZADD', q.delayed, due_ms, header[ID])
+    if is_aged then call('ZADD', q.old, begun_ms(header), header[ID]) end
+    q.size.delayed = q.size.delayed + 1
 end
 
 local function group_prefix(group)
@@ -160,7 +181,7 @@ local function enter(q, header, data)
         local number = call('HINCRBY', q.counts, 'seq', 1)
         call('HSET', q.data, header[ID], pack(header) .. data)
         call('ZADD', q.waiting, 0, group_prefix(group) .. struct.pack('>I8', number) .. header[ID])
-        q.size.waiting, q.size.data = q.size.waiting + 1, q.size.data + 1
+        q.size.waiting = q.size.waiting + 1
         return
     end
     place(q, header, data, begun_ms(header))
@@ -180,11 +201,9 @@ local function next_of(q, group)
     local record = call('HGET', q.data, id)
     call('ZREM', q.waiting, member)
     local header, data = parts(record)
-    if begun_ms(header) <= now_ms then
-        call('HDEL', q.data, id)
-        remember_age(q, header)
-    end
-    place(q, header, data, begun_ms(header))
+    local is_due = begun_ms(header) <= now_ms
+    if is_due then call('HDEL', q.data, id) end
+    place(q, header, data, begun_ms(header), is_due)
 end
 
 -- -- sending ------------------------------------------------------------------------------------------------------------
@@ -197,7 +216,9 @@ end
 local function read_sends(from)
     local sends = {}
     for i = from, #ARGV, 6 do
-        local q = queue(ARGV[i])
+        local q = queue(ARGV[i], 'counts', 'new')
+        if ARGV[i + 2] ~= '' then queue(ARGV[i], 'groups', 'waiting', 'delayed', 'data') end
+        if tonumber(ARGV[i + 4]) > 0 then queue(ARGV[i], 'delayed', 'data') end
         if not q.ids then
             q.ids, q.ids_before = ids_key(q, 0), ids_key(q, 1)
             q.new_ids = look('SCARD', q.ids) == 0
@@ -242,7 +263,10 @@ end
 
 -- Whether a queue holds nothing but dead letters: what waits has a head in one of these.
 local function is_idle(q)
-    return call('XLEN', q.new) == 0 and call('XLEN', q.again) == 0 and call('ZCARD', q.delayed) == 0
+    for _, part in ipairs({'new', 'again', 'delayed'}) do
+        if redis.pcall(SIZES[part], q.key .. part) ~= 0 then return false end
+    end
+    return true
 end
 
 -- Counts, the set of busy queues, and bells.

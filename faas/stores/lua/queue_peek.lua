@@ -5,7 +5,7 @@
 --   1  queue    2  messages at most
 -- Returns their records.
 
-local q = queue(ARGV[1])
+local q = queue(ARGV[1], 'new', 'again', 'delayed', 'waiting', 'data')
 local most = tonumber(ARGV[2])
 local records = {}
 

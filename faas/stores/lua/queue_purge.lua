@@ -6,7 +6,7 @@
 -- Returns how many. What is out is put into new keys and the old ones are unlinked, so that a million messages cost no
 -- more than none.
 
-local q = queue(ARGV[1])
+local q = queue(ARGV[1], unpack(PARTS))
 local size = q.size
 look('SCARD', 'faas:queues:busy')
 if ARGV[2] == 'dead' then
@@ -14,17 +14,18 @@ if ARGV[2] == 'dead' then
     return size.dead
 end
 
--- What is out of each stream, in order: {{ms, number}, entry's id, record, trigger, id, group, age's score}
+-- What is out of each stream, with all that is to be put back
 local out = {new = {}, again = {}}
 for _, packed in ipairs(call('HVALS', q.open)) do
-    local trigger, _, _, entries = unpack(cmsgpack.unpack(packed))
+    local trigger, _, _, stream, entries = unpack(cmsgpack.unpack(packed))
     for _, entry in ipairs(entries) do
-        local record = entry and record_of(q, entry[1], entry[2])
-        if record then
-            local ms, number = string.match(entry[2], '(%d+)-(%d+)')
-            table.insert(out[entry[1]], {
-                at = {tonumber(ms), tonumber(number)}, entry_id = entry[2], record = record, trigger = trigger,
-                id = entry[3], group = entry[4], begun_ms = call('ZSCORE', q.old, entry[3]),
+        local entry_id, group, old_id = entry_parts(entry)
+        local lies = entry and call('XRANGE', q[stream], entry_id, entry_id)[1]
+        if lies then
+            local ms, number = string.match(entry_id, '(%d+)-(%d+)')
+            table.insert(out[stream], {
+                at = {tonumber(ms), tonumber(number)}, entry_id = entry_id, fields = lies[2], trigger = trigger,
+                group = group, old_id = old_id, begun_ms = old_id ~= '' and call('ZSCORE', q.old, old_id),
             })
         end
     end
@@ -39,10 +40,10 @@ for stream, entries in pairs(out) do
     end)
     if #entries > 0 then call('XGROUP', 'CREATE', q[stream], WORKERS, '0', 'MKSTREAM') end
     for _, entry in ipairs(entries) do
-        call('XADD', q[stream], entry.entry_id, 'm', entry.record)
+        call('XADD', q[stream], entry.entry_id, unpack(entry.fields))
         call('XREADGROUP', 'GROUP', WORKERS, entry.trigger, 'COUNT', 1, 'STREAMS', q[stream], '>')
         if entry.group ~= '' then call('HSET', q.groups, entry.group, 1) end
-        if entry.begun_ms then call('ZADD', q.old, entry.begun_ms, entry.id) end
+        if entry.begun_ms then call('ZADD', q.old, entry.begun_ms, entry.old_id) end
     end
 end
 q.drains = true

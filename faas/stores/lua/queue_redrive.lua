@@ -5,7 +5,7 @@
 --   1  queue    2  letters at most    3..  their ids; none = the oldest
 -- Returns how many were.
 
-local q = queue(ARGV[1])
+local q = queue(ARGV[1], 'counts', 'new', 'delayed', 'waiting', 'data', 'groups', 'dead', 'letters')
 look('SCARD', 'faas:queues:busy')
 local ids = {unpack(ARGV, 3)}
 if #ids == 0 then ids = call('ZRANGE', q.dead, 0, ARGV[2] - 1) end

@@ -8,28 +8,36 @@
 --   4..  messages to send, as in queue_send.lua
 -- Returns the places (from 0) of the outcomes for which nothing was done, because their message was no longer theirs.
 
-local q = queue(ARGV[1])
+local q = queue(ARGV[1], 'counts', 'open', 'leases', 'new', 'old')
 local batches, theirs, lost = {}, {}, {}
+
+-- Its record, where more is to be done with the message than to forget it; reads all that will be written to.
+local function read(batch, entry, verb)
+    local _, group = entry_parts(entry)
+    if verb == 'ack' or verb == 'drop' then
+        if group ~= '' then queue(q.name, 'groups', 'waiting', 'delayed', 'data') end
+        return nil
+    end
+    queue(q.name, 'again', 'delayed', 'data', 'groups', 'waiting', 'dead', 'letters')
+    return record_of(q, batch[4], entry)
+end
 
 look('SCARD', 'faas:queues:busy')
 local sends = read_sends(4)
 for i, outcome in ipairs(cmsgpack.unpack(ARGV[2])) do
     local name, at, verb = outcome[1], outcome[2], outcome[3]
-    if batches[name] == nil then
-        local packed = call('HGET', q.open, name)
-        batches[name] = packed and cmsgpack.unpack(packed)
-    end
     local batch = batches[name]
-    local entry = batch and batch[4][at]
-    local record
-    if entry and verb ~= 'ack' and verb ~= 'drop' then
-        record = record_of(q, entry[1], entry[2])
+    if batch == nil then
+        local packed = call('HGET', q.open, name)
+        batch = packed and cmsgpack.unpack(packed)
+        batches[name] = batch
     end
-    if not entry then
-        lost[#lost + 1] = i - 1
+    local entry = batch and batch[5][at]
+    if entry then
+        theirs[#theirs + 1] = {outcome, batch, entry, read(batch, entry, verb)}
+        batch[5][at] = false
     else
-        batch[4][at] = false
-        theirs[#theirs + 1] = {entry, verb, outcome[4], outcome[5], record, batch[3]}
+        lost[#lost + 1] = i - 1
     end
 end
 if #theirs == 0 then return lost end
@@ -38,6 +46,7 @@ local gone, forgotten = {new = {}, again = {}}, {}
 
 local function bury(header, data, reason)
     local number = call('HINCRBY', q.counts, 'seq', 1)
+    header[TRIES] = header[TRIES] + 1
     call('HSET', q.letters, header[ID], pack({now_ms, reason}) .. pack(header) .. data)
     call('ZADD', q.dead, number, header[ID])
 end
@@ -47,45 +56,39 @@ local function put_back(header, data, verb, delay_ms, words)
         header[TRIES], header[ERROR] = header[TRIES] + 1, words
         count(q, 'retried', 1)
     end
-    remember_age(q, header)
-    place(q, header, data, now_ms + delay_ms)
+    place(q, header, data, now_ms + delay_ms, true)
 end
 
-for _, each in ipairs(theirs) do
-    local entry, verb, delay_ms, words, record, taken_ms = unpack(each, 1, 6)
-    table.insert(gone[entry[1]], entry[2])
+local function settle(outcome, batch, entry, record)
+    local verb, delay_ms, words = outcome[3], outcome[4], outcome[5]
+    local entry_id, group, old_id = entry_parts(entry)
+    table.insert(gone[batch[4]], entry_id)
     local header, data
     if record then
         header, data = parts(record)
-        if header[FIRST] == 0 then header[FIRST] = taken_ms end
+        if header[FIRST] == 0 then header[FIRST] = batch[3] end
     end
     if verb == 'again' or verb == 'release' then
         put_back(header, data, verb, delay_ms, words)
-    else
-        if verb == 'bury' then
-            header[TRIES] = header[TRIES] + 1
-            bury(header, data, words)
-        end
-        count(q, verb == 'ack' and 'acked' or verb == 'bury' and 'dead' or 'dropped', 1)
-        forgotten[#forgotten + 1] = entry[3]
-        next_of(q, entry[4])
+        return
     end
+    if verb == 'bury' then bury(header, data, words) end
+    count(q, verb == 'ack' and 'acked' or verb == 'bury' and 'dead' or 'dropped', 1)
+    if old_id ~= '' then forgotten[#forgotten + 1] = old_id end
+    next_of(q, group)
 end
+
+for _, each in ipairs(theirs) do settle(unpack(each, 1, 4)) end
 for stream, entry_ids in pairs(gone) do remove(q, stream, entry_ids) end
-if q.size.old > 0 then in_chunks('ZREM', q.old, forgotten) end
+if #forgotten > 0 then call('ZREM', q.old, unpack(forgotten)) end
 
 for name, batch in pairs(batches) do
-    if batch then
-        local trigger, left = batch[1], false
-        for _, entry in ipairs(batch[4]) do left = left or entry end
-        if left then
-            call('HSET', q.open, name, pack(batch))
-        else
-            call('HDEL', q.open, name)
-            call('ZREM', q.leases, name)
-            if call('HINCRBY', q.counts, 'out:' .. trigger, -1) <= 0 then call('HDEL', q.counts, 'out:' .. trigger) end
-            if call('HDEL', q.counts, 'full:' .. trigger) == 1 then q.rings = true end
-        end
+    local left = false
+    for _, entry in ipairs(batch and batch[5] or {}) do left = left or entry end
+    if left then
+        call('HSET', q.open, name, pack(batch))
+    elseif batch then
+        close_batch(q, name, batch[1])
     end
 end
 q.drains = true

@@ -24,7 +24,7 @@ end
 
 local states = {}
 for i, name in ipairs(ARGV) do
-    local q = queue(name)
+    local q = queue(name, 'counts', 'new', 'again', 'delayed', 'waiting', 'old', 'dead')
     local size = q.size
     if size.counts == 0 then
         states[i] = {}

@@ -4,10 +4,10 @@
 -- ARGV
 --   1  queue    2  trigger    3  node    4  name of the batch, never used before
 --   5  messages at most    6  lease in ms    7  window in ms    8  how many batches of the trigger may be out
--- Returns {ms until something may be there or -1, Unix ms, record, ...}. Asked again with the same name, as after a lost
--- answer, it returns what it did then.
+-- Returns a text, msgpack objects one after the other: ms until something may be there or -1, Unix ms, record... Asked
+-- again with the same name, as after a lost answer, it returns what it did then.
 
-local q = queue(ARGV[1])
+local q = queue(ARGV[1], 'counts', 'open', 'leases', 'delayed', 'again', 'new')
 local trigger, node, name, most = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local lease_ms, window_ms, at_once = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local wait_ms = nil
@@ -19,43 +19,35 @@ end
 
 local function answer(records)
     finish()
-    table.insert(records, 1, #records == 0 and wait_ms or -1)
-    table.insert(records, 2, now_ms)
-    return records
+    return pack(#records == 0 and wait_ms or -1, now_ms) .. table.concat(records)
 end
 
 -- A batch whose lease has ended: its messages come again, one by one, before all others.
 local function reclaim(batch)
-    local packed = call('HGET', q.open, batch)
-    local owner, _, taken_ms, entries = unpack(cmsgpack.unpack(packed))
+    local owner, _, taken_ms, stream, entries = unpack(cmsgpack.unpack(call('HGET', q.open, batch)))
     for _, entry in ipairs(entries) do
-        local record = entry and record_of(q, entry[1], entry[2])
+        local record = entry and record_of(q, stream, entry)
         if record then
             local header, data = parts(record)
             header[TRIES] = header[TRIES] + 1
             if header[FIRST] == 0 then header[FIRST] = taken_ms end
             header[ERROR] = 'The lease ended: its node died, or took too long.'
-            remember_age(q, header)
-            place(q, header, data, now_ms)
+            place(q, header, data, now_ms, true)
             count(q, 'expired', 1)
-            remove(q, entry[1], {entry[2]})
+            remove(q, stream, {(entry_parts(entry))})
         end
     end
-    call('HDEL', q.open, batch)
-    call('ZREM', q.leases, batch)
-    if call('HINCRBY', q.counts, 'out:' .. owner, -1) <= 0 then call('HDEL', q.counts, 'out:' .. owner) end
+    close_batch(q, batch, owner)
 end
 
-local function promote()
-    local due = call('ZRANGEBYSCORE', q.delayed, '-inf', now_ms, 'LIMIT', 0, STEP_MAX)
-    if #due == 0 then return end
+local function promote(due)
+    queue(q.name, 'data', 'old')
     local records = call('HMGET', q.data, unpack(due))
     call('HDEL', q.data, unpack(due))
     call('ZREM', q.delayed, unpack(due))
     for _, record in ipairs(records) do
-        local header = parts(record)
-        remember_age(q, header)
-        add(q, header[TRIES] > 0 and 'again' or 'new', record)
+        local _, header = unpack_one(record)
+        add(q, header[TRIES] > 0 and 'again' or 'new', header, record, true)
     end
 end
 
@@ -79,21 +71,20 @@ end
 
 -- What the same call had before.
 local function same_again(packed)
+    local _, _, _, stream, entries = unpack(cmsgpack.unpack(packed))
     local records = {}
-    for _, entry in ipairs(cmsgpack.unpack(packed)[4]) do
-        records[#records + 1] = entry and record_of(q, entry[1], entry[2])
-    end
+    for _, entry in ipairs(entries) do records[#records + 1] = entry and record_of(q, stream, entry) end
     return answer(records)
 end
 
 local function hand_out(stream, entries)
     local records, out = {}, {}
     for i, entry in ipairs(entries) do
-        local record = entry[2][2]
-        local _, header = unpack_one(record)
-        records[i], out[i] = record, {stream, entry[1], header[ID], header[GROUP]}
+        local fields = entry[2]
+        records[i], out[i] = fields[2], entry[1]
+        if fields[4] then out[i] = {entry[1], unpack(cmsgpack.unpack(fields[4]))} end
     end
-    call('HSET', q.open, name, pack({trigger, node, now_ms, out}))
+    call('HSET', q.open, name, pack({trigger, node, now_ms, stream, out}))
     call('ZADD', q.leases, now_ms + lease_ms, name)
     call('HINCRBY', q.counts, 'out:' .. trigger, 1)
     return records
@@ -107,9 +98,14 @@ end
 if q.size.open > 0 then
     local packed = call('HGET', q.open, name)
     if packed then return same_again(packed) end
-    for _, batch in ipairs(call('ZRANGEBYSCORE', q.leases, '-inf', now_ms, 'LIMIT', 0, STEP_MAX)) do reclaim(batch) end
+    local ended = call('ZRANGEBYSCORE', q.leases, '-inf', now_ms, 'LIMIT', 0, STEP_MAX)
+    if #ended > 0 then queue(q.name, 'data', 'old') end
+    for _, batch in ipairs(ended) do reclaim(batch) end
 end
-if q.size.delayed > 0 then promote() end
+if q.size.delayed > 0 then
+    local due = call('ZRANGEBYSCORE', q.delayed, '-inf', now_ms, 'LIMIT', 0, STEP_MAX)
+    if #due > 0 then promote(due) end
+end
 
 local next_lease = q.size.leases > 0 and call('ZRANGE', q.leases, 0, 0, 'WITHSCORES')[2]
 if next_lease then wait_until(tonumber(next_lease)) end
