@@ -153,7 +153,9 @@ class RedisQueues:
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
 
-    async def redrive(self, queue: QueueName, ids: Sequence[str] | None, limit: int) -> int:
+    async def redrive(
+        self, queue: QueueName, ids: Sequence[str] | None, limit: int, *, first_ms: float = 0, spread_ms: float = 0
+    ) -> int:
         """One step per ``REDRIVES_PER_CALL``."""
         done = 0
         wanted = limit if ids is None else min(limit, len(ids))
@@ -161,7 +163,7 @@ class RedisQueues:
             most = min(REDRIVES_PER_CALL, wanted - start)
             some = ids[start : start + most] if ids is not None else ()
             with edge():
-                found = int(await self._redrive(args=[str(queue), most, *some]))
+                found = int(await self._redrive(args=[str(queue), most, first_ms + done * spread_ms, spread_ms, *some]))
             done += found
             if ids is None and found < most:
                 break
