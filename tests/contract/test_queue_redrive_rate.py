@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from faas.model.message import Bury, Message, QueueName, Send
 from faas.stores.queues import RedisQueues
-from faas.stores.redis_client import Client
+from faas.stores.redis_client import Client, ask
 
 pytestmark = pytest.mark.anyio
 QUEUE = QueueName("default", "jobs")
@@ -23,12 +25,12 @@ async def dead_letters(queues: RedisQueues, count: int) -> list[str]:
 
 async def dues_ms(client: Client) -> dict[str, int]:
     """When each delayed message is due, Unix ms, in that order."""
-    found = await client.zrange("faas:queue:default/jobs:delayed", 0, -1, withscores=True)
+    found: Any = await ask(client.zrange("faas:queue:default/jobs:delayed", 0, -1, withscores=True))
     return {message_id.decode(): int(due_ms) for message_id, due_ms in found}
 
 
 async def now_ms(client: Client) -> int:
-    seconds, us = await client.time()
+    seconds, us = await ask(client.time())
     return int(seconds) * 1000 + int(us) // 1000
 
 
