@@ -115,7 +115,7 @@ class QueuesApi:
             count = min(limit, 4 * count)
         if not found:
             await self._must_exist(queue)
-        return Json({"messages": [delivery_document(each) for each in found]})
+        return Json({"messages": [delivery_document(each, each.attempt - 1) for each in found]})
 
     async def dead(self, context: Context) -> Response:
         """Dead letters, oldest first; ``next`` is the ``after`` of the next page, null at the end."""
@@ -283,7 +283,8 @@ def _consumer(trigger: TriggerSpec) -> dict[str, Any]:
     return {"trigger": trigger.id, "function": trigger.function, "enabled": trigger.enabled}
 
 
-def delivery_document(delivery: Delivery) -> dict[str, Any]:
+def delivery_document(delivery: Delivery, attempts: int) -> dict[str, Any]:
+    """``attempts``: how often it was tried; a message that waits is said to be at the attempt that comes."""
     message = delivery.message
     return {
         "id": message.id,
@@ -292,7 +293,7 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
         "attributes": dict(message.attributes),
         "group": message.group,
         "dedup_id": message.dedup_id,
-        "attempts": delivery.attempt,
+        "attempts": attempts,
         "error": delivery.error,
         "sent_at": params.rfc3339_ms(delivery.sent_at_ms),
     }
@@ -300,7 +301,7 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
 
 def dead_document(letter: DeadLetter) -> dict[str, Any]:
     return {
-        **delivery_document(letter.delivery),
+        **delivery_document(letter.delivery, letter.delivery.attempt),
         "reason": letter.reason,
         "died_at": params.rfc3339_ms(letter.died_at_ms),
     }

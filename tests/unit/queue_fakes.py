@@ -48,7 +48,7 @@ class FakeQueues:
             known = self.known.get((queue, message.dedup_id)) if message.dedup_id else None
             if known is None:
                 held = self.held.setdefault(queue, _Queue())
-                held.waiting.append(Delivery(message, "", 0, NOW_MS, 0))
+                held.waiting.append(Delivery(message, "", 1, NOW_MS, 0))
                 held.sent += 1
                 self.known[queue, message.dedup_id] = message.id
             ids.append(known or message.id)
@@ -89,7 +89,7 @@ class FakeQueues:
         for index, each in enumerate(chosen):
             held.dead.remove(each)
             message: Message = replace(each.delivery.message, delay_ms=int(first_ms + index * spread_ms))
-            held.waiting.append(Delivery(message, "", 0, NOW_MS, 0))
+            held.waiting.append(Delivery(message, "", 1, NOW_MS, 0))
         self.redrives.append((first_ms, spread_ms, len(chosen)))
         return len(chosen)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from faas.gateway import queues_api
 from faas.model.message import SEND_MAX, Message, QueueName, Send
 from tests.unit.gateway_fakes import Answered, Bench, make_bench
 
@@ -248,8 +249,9 @@ async def test_what_is_no_text_is_shown_as_base64(bench: Bench) -> None:
     assert "body" not in shown
 
 
-async def test_large_messages_come_in_smaller_pages(bench: Bench) -> None:
-    await bench.queues.send([Send(JOBS, Message(f"m{n:02}", b"x" * 1_000_000)) for n in range(30)])
+async def test_large_messages_come_in_smaller_pages(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues_api, "ANSWER_BYTES_MAX", 8_000)
+    await bench.queues.send([Send(JOBS, Message(f"m{n:02}", b"x" * 1_000)) for n in range(30)])
     assert len((await get(bench, f"{PATH}/messages?limit=30"))["messages"]) == 10
     for message in held(bench):
         bench.queues.bury(JOBS, message.id)
