@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from faas.cli.out import CliError
 
 SEND_MAX = 1000  # messages that one request may have
 BATCH_BYTES_MAX = 1_000_000  # well below what a node takes; a single message may be more
+READ_BYTES = 64 * 1024
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
@@ -129,9 +131,36 @@ def _message(body: bytes, shared: Mapping[str, Any]) -> bytes:
     return b'{"body":' + body + (b"," if shared else b"") + more
 
 
-def _bodies(file: Iterable[bytes], sent: _Sent) -> Iterator[tuple[int, bytes]]:
-    """Lines that hold something, with their numbers."""
-    for number, line in enumerate(file, 1):
+def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Lines as they come; None where the next one may take a while: what was read so far need not wait for it."""
+    held = b""
+    while True:
+        if not _ready(file):
+            yield None
+        chunk = file.read1(READ_BYTES)  # type: ignore[attr-defined]  # which binary files have, and typeshed leaves out
+        if not chunk:
+            break
+        *whole, held = (held + chunk).split(b"\n")
+        yield from whole
+    yield held
+
+
+def _ready(file: IO[bytes]) -> bool:
+    """Whether a read returns at once."""
+    try:
+        return bool(select.select([file], [], [], 0)[0])
+    except (OSError, ValueError):  # it is no file of the system's
+        return True
+
+
+def _bodies(file: IO[bytes], sent: _Sent) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that hold something, with their numbers; None as ``_lines`` has it."""
+    number = 0
+    for line in _lines(file):
+        if line is None:
+            yield number, None
+            continue
+        number += 1
         if not line.strip():
             continue
         try:
@@ -141,16 +170,18 @@ def _bodies(file: Iterable[bytes], sent: _Sent) -> Iterator[tuple[int, bytes]]:
             raise CliError(f"line {number} is not JSON: {error}", str(sent), do) from error
 
 
-def _batches(bodies: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[bytes], int]]:
+def _batches(bodies: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[list[bytes], int]]:
     """Bodies for one request each, and the number of the last one's line."""
     batch: list[bytes] = []
     size, last = 0, 0
     for number, each in bodies:
-        if batch and (len(batch) == SEND_MAX or size + len(each) > BATCH_BYTES_MAX):
+        full = each is None or len(batch) == SEND_MAX or size + len(each) > BATCH_BYTES_MAX
+        if batch and full:
             yield batch, last
             batch, size = [], 0
-        batch.append(each)
-        size, last = size + len(each), number
+        if each is not None:
+            batch.append(each)
+            size, last = size + len(each), number
     if batch:
         yield batch, last
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,32 @@ def test_large_lines_make_small_batches(node: FakeNode, tmp_path: Path) -> None:
     file.write_text("".join(json.dumps("x" * size) + "\n" for size in (400_000, 400_000, 400_000, 1_500_000, 10)))
     assert run(["queue", "send", "orders", "--lines", "-d", f"@{file}"]) == 0
     assert [len(json.loads(asked.body)) for asked in node.asked] == [2, 1, 1, 1]
+
+
+def test_lines_that_come_slowly_do_not_wait_for_a_full_batch(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each next line is written when the one before has been asked of the node."""
+    reads, writes = os.pipe()
+    stored = node.answers[SEND]
+    left = [b"2\n3\n", b"4"]
+
+    def then_more(asked: Asked) -> Answer:
+        if left:
+            os.write(writes, left.pop(0))
+        if not left:
+            os.close(writes)
+            node.answers[SEND] = stored
+        answer: Answer = stored(asked)
+        return answer
+
+    node.answers[SEND] = then_more
+    os.write(writes, b"1\n")
+    with os.fdopen(reads) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run(["queue", "send", "orders", "--lines"]) == 0
+    assert [[each["body"] for each in json.loads(asked.body)] for asked in node.asked] == [[1], [2, 3], [4]]
+    assert capsys.readouterr().out.startswith("sent 4 messages")
 
 
 def test_a_wrong_line_says_which_and_how_to_go_on(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from faas import __version__
 from faas.gateway.openapi import administration, functions, money, queues
@@ -37,11 +37,17 @@ def document(server_url: str) -> dict[str, Any]:
     }
 
 
+_PLACES: Final = {
+    "line": {"type": ["integer", "null"], "description": "Of a file."},
+    "index": {"type": ["integer", "null"], "description": "In a list of messages."},
+}
+
+
 def _problem() -> dict[str, Any]:
     problem = {
         "type": TEXT, "title": TEXT, "status": WHOLE, "detail": TEXT, "code": TEXT, "invocation_id": TEXT,
         "error_type": TEXT, "message": TEXT, "traceback": TEXT, "exit": TEXT, "retry_after_s": WHOLE,
-        "errors": list_of(record({"line": {"type": ["integer", "null"]}, "key": TEXT, "message": TEXT})),
+        "errors": list_of(record({**_PLACES, "key": TEXT, "message": TEXT}, ("key", "message"))),
     }  # fmt: skip
     return {
         **record(problem, ("type", "title", "status", "detail", "code")),
