@@ -11,10 +11,10 @@ import pytest
 
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.ports import Entry
-from faas.stores import flusher as flusher_module
 from faas.stores.flusher import BUSY_ENTRIES, BUSY_FACTOR, Flusher
 from faas.stores.journal import Journal
 from faas.stores.memory import MemoryLedger
+from faas.waiting import either
 from tests.usage_samples import make_entry
 
 pytestmark = pytest.mark.anyio
@@ -246,14 +246,13 @@ async def test_a_busy_node_gathers_for_longer(
     journal: Journal, ledger: WatchedLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    real_either = flusher_module.either
 
-    async def either(event: asyncio.Event, wait_s: float) -> None:
+    async def told(event: asyncio.Event, wait_s: float) -> bool:
         if event is flusher._kick:
             waits.append(wait_s)
-        await real_either(event, wait_s)
+        return await either(event, wait_s)
 
-    monkeypatch.setattr(flusher_module, "either", either)
+    monkeypatch.setattr("faas.stores.flusher.either", told)
     flusher = Flusher(journal, ledger, interval_s=0.001)
     async with running(flusher):
         record(flusher, *range(1, BUSY_ENTRIES + 1))

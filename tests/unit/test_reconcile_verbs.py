@@ -9,9 +9,8 @@ import pytest
 
 from faas.metering.reconcile import COMPARED, EXPIRED, INCOMPLETE, Difference, HourCheck, differences
 from faas.metering.sums import METRICS, Group
-from tests.unit.fake_node import FakeNode
+from tests.unit.fake_node import Faas, FakeNode
 from tests.unit.gateway_fakes import ADMIN, make_bench
-from tests.unit.test_cli_verbs import Faas, faas, node  # noqa: F401
 
 HOUR = 482_136  # 2025-01-01T00
 GROUP = Group("default", "hello", "3", "k1", "http", "ok", "warm")
@@ -100,7 +99,7 @@ ROW = {
 }  # fmt: skip
 
 
-def test_equal_sums_are_said(node: FakeNode, faas: Faas) -> None:  # noqa: F811
+def test_equal_sums_are_said(node: FakeNode, faas: Faas) -> None:
     node.answers["POST /v1/usage/reconcile"] = EQUAL
     code, printed, _ = faas("usage", "--reconcile", "--from", "2d", "--to", "1h")
     assert (code, printed) == (
@@ -111,7 +110,7 @@ def test_equal_sums_are_said(node: FakeNode, faas: Faas) -> None:  # noqa: F811
     assert (code, json.loads(printed), json.loads(node.asked[-1].body)) == (0, EQUAL, {})
 
 
-def test_a_difference_is_shown_and_is_a_failure(node: FakeNode, faas: Faas) -> None:  # noqa: F811
+def test_a_difference_is_shown_and_is_a_failure(node: FakeNode, faas: Faas) -> None:
     run = {"first_hour": "2024-12-31T00:00:00Z", "last_hour": "2024-12-31T23:00:00Z", "hours": 24, "why": "expired"}
     found = {**EQUAL, "equal": False, "difference_count": 3, "differences": [ROW], "unchecked": [run]}
     node.answers["POST /v1/usage/reconcile"] = found
@@ -128,7 +127,7 @@ def test_a_difference_is_shown_and_is_a_failure(node: FakeNode, faas: Faas) -> N
     assert (code, json.loads(printed)) == (1, found)
 
 
-def test_nothing_to_compare_is_said(node: FakeNode, faas: Faas) -> None:  # noqa: F811
+def test_nothing_to_compare_is_said(node: FakeNode, faas: Faas) -> None:
     node.answers["POST /v1/usage/reconcile"] = {**EQUAL, "hours": 0, "records": 0}
     code, printed, said = faas("usage", "--reconcile")
     assert (code, printed) == (0, "")
