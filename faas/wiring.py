@@ -40,6 +40,7 @@ from faas.stores.embedded import EmbeddedValkey
 from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
 from faas.stores.held import HeldMeter, RedisHeld
+from faas.stores.idempotency import RedisIdempotency
 from faas.stores.journal import Journal
 from faas.stores.keys import RedisKeyStore
 from faas.stores.ledger import RedisLedger, RedisRecords
@@ -136,6 +137,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 triggers=triggers,
                 held=RedisHeld(client),
                 logs=logs,
+                idempotency=RedisIdempotency(client),
                 clock=clock,
                 new_id=new_id,
                 node=identity.node,

@@ -127,14 +127,25 @@ def _broken_off(error: ConnectionFailed, invocation_id: str | None) -> CliError:
 @argument("name", metavar="NAME[@VERSION]", help="The function.")
 @option("--data", "-d", metavar="JSON|@FILE|-", help="The event; {} without it.")
 @option("--content-type", metavar="TYPE", help="Anything but JSON arrives as bytes.")
+@option("--idempotency-key", metavar="KEY", help="Sent again with the same key, it runs once.")
 @option("--verbose", "-v", is_flag=True, help="Say how it started, how long it took and what was billed.")
 @json_option
 @on_node
-def invoke(node: Node, name: str, data: str | None, content_type: str | None, verbose: bool, as_json: bool) -> None:
+def invoke(
+    node: Node,
+    name: str,
+    data: str | None,
+    content_type: str | None,
+    idempotency_key: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     """Call a function and print its result, byte for byte."""
     body, body_type = read_data(data, content_type)
     path = f"/v1/functions/{escape(name)}/invocations"
     headers = {"Content-Type": body_type, "Accept": "*/*"}
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = idempotency_key
     waiting = out.Progress(f"waiting for {name}", quiet=as_json)
     with waiting, node.stream("POST", path, body=body, headers=headers, timeout_s=None) as response:
         waiting.stop()

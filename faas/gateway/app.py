@@ -128,6 +128,8 @@ class Gateway:
                 self._auth.spawn = _nowhere
                 for task in beside:
                     task.cancel()
+                if self._calls.once is not None:
+                    await self._calls.once.close()
 
     # -- ASGI -------------------------------------------------------------------------------------------------------
 

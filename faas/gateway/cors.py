@@ -12,7 +12,9 @@ from faas.gateway.catalog import Target
 from faas.gateway.headers import Headers
 
 MAX_AGE_S: Final = 600
-_EXPOSED: Final = b"faas-invocation-id, faas-version, faas-start, faas-billed-ms, server-timing, traceparent"
+_EXPOSED: Final = (
+    b"faas-invocation-id, faas-version, faas-start, faas-billed-ms, idempotency-replayed, server-timing, traceparent"
+)
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _TOKENS: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~ ,-]{0,1000}\Z")
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -27,6 +28,7 @@ from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
 from faas.gateway.cut import cut
 from faas.gateway.headers import Headers, said_hops, trace_parent
+from faas.gateway.idempotency import HEADER, METHODS, Once, asked
 from faas.gateway.plain import Names, Plain, PlainCalls, http_request
 from faas.gateway.problems import log, problem
 from faas.gateway.services import Services
@@ -73,6 +75,9 @@ class Invocations:
         self.submit = services.invoker.submit
         self.abandon = services.invoker.abandon
         self._new_id = services.new_id
+        store, self.once = services.idempotency, None
+        if store is not None:
+            self.once = Once(store, services.new_id, services.limits.body_bytes_max, lambda: self.draining)
         self._bytes_max = services.limits.body_bytes_max
         self._auth = auth
         self._catalog = catalog
@@ -139,8 +144,6 @@ class Invocations:
         if query or b"faas-namespace" in headers:
             namespace = named_namespace(query, headers.get(b"faas-namespace")) or namespace
             grant.check_namespace(namespace)
-        if b"idempotency-key" in headers:
-            raise InvalidRequest("Idempotency-Key is not supported by this node; send the call without it.")
         if b"prefer" in headers and b"respond-async" in headers[b"prefer"].lower():
             raise InvalidRequest("Prefer: respond-async is not available on this node; call without it and wait.")
         target = self._catalog.peek(namespace, name, qualifier)
@@ -240,7 +243,7 @@ class Invocations:
         call_id = self._new_id()
         least = said_hops(headers.get(b"faas-hops"))
         trace, hops = trace_parent(headers.get(b"traceparent"), call_id, self._random_bits, least)
-        request.call = call = Call(
+        call = Call(
             call_id,
             trigger,
             payload,
@@ -251,6 +254,24 @@ class Invocations:
             http,
             hops,
         )
+        if HEADER in headers and (http is None or http.method in METHODS):
+            await self._once(request, headers, call, partial(self._complete, request, target, call))
+        else:
+            await self._complete(request, target, call)
+
+    async def _once(
+        self, request: _Request, headers: HeaderMap, call: Call, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """By ``work``, unless the request's idempotency key has its answer already."""
+        if self.once is None:
+            raise InvalidRequest("Idempotency-Key is not supported by this node; send the call without it.")
+        assert request.target is not None
+        scope, kind = request.scope, call.content_type.encode("latin-1")
+        parts = (scope["method"].encode(), scope["raw_path"], scope["query_string"], kind, call.payload)
+        await self.once(request, asked(request.target.version, call.key_id, headers[HEADER], parts), work)
+
+    async def _complete(self, request: _Request, target: Target, call: Call) -> None:
+        request.call = call
         reply = await self._invoke(target.version, call)
         request.record = reply.record
         if reply.error is not None:

@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = b"application/problem+json"
 
 _HTTP: Final[dict[type[errors.FaasError], tuple[int, str]]] = {
     errors.InvalidRequest: (400, "The request is not valid"),
+    errors.KeyReused: (422, "The idempotency key was used for another request"),
     errors.LoopDetected: (400, "Functions call each other in a loop"),
     errors.Unauthenticated: (401, "An API key is needed"),
     errors.BudgetExhausted: (402, "The budget is used up"),
@@ -28,6 +29,7 @@ _HTTP: Final[dict[type[errors.FaasError], tuple[int, str]]] = {
     errors.NotFound: (404, "There is no such thing"),
     errors.MethodNotAllowed: (405, "The method is not allowed here"),
     errors.Conflict: (409, "Something else changed it first"),
+    errors.StillRunning: (409, "The same request is still being answered"),
     errors.PayloadTooLarge: (413, "The request is too large"),
     errors.InvalidManifest: (422, "The function's settings are not valid"),
     errors.InvalidPrices: (422, "The price book is not valid"),
@@ -100,7 +102,7 @@ def _particulars(
             headers.append((b"allow", ", ".join(error.allow).encode("latin-1", "replace")))
         case errors.InvalidManifest():
             document["errors"] = [{"line": p.line, "key": p.key, "message": p.message} for p in error.problems]
-        case errors.Throttled() | errors.NoCapacity():
+        case errors.Throttled() | errors.NoCapacity() | errors.StillRunning():
             document["retry_after_s"] = error.retry_after_s
             headers.append((b"retry-after", b"%d" % error.retry_after_s))
         case errors.InstanceCrashed():

@@ -25,7 +25,7 @@ from faas.ports import (
     RecordStore,
     Registry,
 )
-from faas.ports.events import MessageQueue, Triggers
+from faas.ports.events import IdempotencyStore, MessageQueue, Triggers
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -141,4 +141,5 @@ class Services:
     lock: Lock = layers.lock
     key_prefix: str = "faas_"  # what every API key begins with; "" = keys cannot be told from other bearer tokens
     held: HeldStore | None = None  # None: what is held without serving is not on record
+    idempotency: IdempotencyStore | None = None  # None: Idempotency-Key is refused
     public_url: str = ""  # what callers reach the platform under; "" = take it from the request

@@ -43,6 +43,10 @@ class LoopDetected(InvalidRequest):
     code = "loop-detected"
 
 
+class KeyReused(InvalidRequest):
+    """An idempotency key that came with another request before."""
+
+
 class Unauthenticated(FaasError):
     code = "unauthenticated"
     fault = Fault.CALLER
@@ -75,6 +79,14 @@ class MethodNotAllowed(FaasError):
 class Conflict(FaasError):
     code = "conflict"
     fault = Fault.CALLER
+
+
+class StillRunning(Conflict):
+    """The first request of the same idempotency key has no answer yet. ``retry_after_s`` is at least 1."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class PayloadTooLarge(FaasError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from faas.model.message import Batch, DeadLetter, Delivery, Outcome, QueueName, QueueState, Send
 from faas.model.trigger import TriggerSpec
@@ -144,6 +144,42 @@ class TriggerStore(Protocol):
 
     async def delete(self, namespace: str, function: str, trigger_id: str) -> bool:
         """Forget one that was added, and whether it was paused; False when there is none."""
+
+
+class Answered(NamedTuple):
+    """An answer as it went out, to be given again. ``headers`` are lower-case byte pairs."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    payload: bytes
+
+
+class Claim(NamedTuple):
+    """What became of the wish to answer a request once."""
+
+    state: Literal["ours", "theirs", "other", "answered"]  # other: the key was used for another request
+    answer: Answered | None = None  # of a request that was answered before
+
+
+class IdempotencyStore(Protocol):
+    """Answers by idempotency key. ``key`` is unique over tenants, ``request`` a digest of what is asked under it.
+
+    Every method is one atomic step in the store, and raises ``StoreUnavailable``. A claim ends by itself after
+    ``claim_ms``, so that what a killed node had claimed can be asked for again.
+    """
+
+    async def claim(self, key: str, request: str, owner: str, claim_ms: int) -> Claim:
+        """Claim the key, or prolong the claim of the same ``owner``; or say why not."""
+
+    async def settle(self, key: str, request: str, owner: str, answer: Answered | None, keep_ms: int) -> bool:
+        """Keep the answer for so long; None lets go of the claim. False, and nothing is done, when somebody else has
+        it by now. A claim that has ended and was taken by nobody still settles.
+        """
+
+    def ends(self, key: str) -> AsyncIterator[None]:
+        """Yields whenever the claim on the key may have ended: at first once that is listened for, then when it was
+        settled, and every second or so. Ask ``claim`` each time.
+        """
 
 
 class Work(Protocol):

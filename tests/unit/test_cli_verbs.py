@@ -434,6 +434,14 @@ def test_invoke_says_what_happened_when_asked(node: FakeNode, faas: Faas) -> Non
     assert node.asked[-1].body == b'{"name": "Ada"}'
 
 
+def test_invoke_sends_its_idempotency_key(node: FakeNode, faas: Faas) -> None:
+    node.answers[CALL] = Answer(200, b"1", {"content-type": "application/json", **FACTS})
+    assert faas("invoke", "hello", "--idempotency-key", "order 7")[0] == 0
+    assert node.asked[-1].headers["idempotency-key"] == "order 7"
+    faas("invoke", "hello")
+    assert "idempotency-key" not in node.asked[-1].headers
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "result"),
     [

@@ -62,8 +62,17 @@ _FACTS: Final = {
         ("Faas-Billed-Ms", "Billed milliseconds (not on streamed answers).", WHOLE),
         ("Server-Timing", "queue, init and run in ms.", TEXT),
         ("traceparent", "W3C trace context of the invocation.", TEXT),
+        ("Idempotency-Replayed", "`true`: the answer of an earlier request with the same Idempotency-Key.", TEXT),
     )
 }
+_ONCE: Final = parameter(
+    "Idempotency-Key",
+    "header",
+    "Sent again with the same key, the function runs once and its answer is given again. With another request: 422; "
+    "while the first one runs for too long: 409. Up to 255 printable characters.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)
+_WRITING: Final = ("post", "put", "patch", "delete")
 _RESULT: Final = {
     "description": "What the function returned, as it is.",
     "headers": _FACTS,
@@ -78,7 +87,10 @@ def _calls() -> dict[str, Any]:
             f"trigger{method.capitalize()}",
             "Call a function through its HTTP trigger (payload format 2.0). Public functions need no key.",
             {"default": _RESULT},
-            parameters=[parameter("name", "path", "`NAME`, `NAME.NAMESPACE` or either with `@VERSION`.")],
+            parameters=[
+                parameter("name", "path", "`NAME`, `NAME.NAMESPACE` or either with `@VERSION`."),
+                *([_ONCE] if method in _WRITING else []),
+            ],
             body=None if method in ("get", "head", "delete", "options") else anything,
             codes=CALL_CODES,
         )
@@ -102,7 +114,7 @@ def _calls() -> dict[str, Any]:
                 "invoke",
                 "Call a function. A JSON body is the event; any other content type arrives as bytes.",
                 {"200": _RESULT},
-                parameters=[TARGET, *NAMESPACES],
+                parameters=[TARGET, *NAMESPACES, _ONCE],
                 body=anything,
                 codes=CALL_CODES,
             ),

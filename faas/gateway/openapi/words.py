@@ -19,14 +19,15 @@ CODES: Final = {
     "405": "method-not-allowed",
     "409": "conflict",
     "413": "payload-too-large",
-    "422": "invalid-manifest or invalid-prices: every error at once, each with line and key",
+    "422": "invalid-manifest or invalid-prices: every error at once, each with line and key; or invalid-request: the "
+    "Idempotency-Key came with another request before",
     "429": "throttled: the function's own limit, or its namespace's",
     "500": "function-error, or internal",
     "502": "instance-crashed",
     "503": "no-capacity, store-unavailable, engine-unavailable or dependencies-unavailable",
     "504": "timeout",
 }
-CALL_CODES: Final = ("400", "401", "402", "403", "404", "405", "413", "429", "500", "502", "503", "504")
+CALL_CODES: Final = ("400", "401", "402", "403", "404", "405", "409", "413", "422", "429", "500", "502", "503", "504")
 READ_CODES: Final = ("400", "401", "403", "404", "503")
 WRITE_CODES: Final = ("400", "401", "403", "404", "409", "413", "422", "503")
 
