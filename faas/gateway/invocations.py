@@ -22,10 +22,12 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
+from faas.events.cloudevents import Mode, mode_of
 from faas.gateway import body, cors
 from faas.gateway.answers import NO_BODY, Answers, facts
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
+from faas.gateway.cloudevents import as_events, taken
 from faas.gateway.cut import cut
 from faas.gateway.headers import Headers, said_hops, trace_parent
 from faas.gateway.idempotency import HEADER, METHODS, Once, asked
@@ -53,7 +55,7 @@ HeaderMap = dict[bytes, bytes]
 class _Request(Flight):
     """What is known of a request while it is served: enough to answer it well whatever goes wrong."""
 
-    __slots__ = ("call", "cors", "grant", "record", "scope", "send", "started", "target")
+    __slots__ = ("call", "cors", "events", "grant", "record", "scope", "send", "started", "target")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(receive)
@@ -64,6 +66,7 @@ class _Request(Flight):
         self.call: Call | None = None
         self.record: UsageRecord | None = None
         self.cors: Headers = ()
+        self.events: Mode | None = None  # how the request carries CloudEvents
         self.started = False
 
 
@@ -240,6 +243,10 @@ class Invocations:
         request.body_done()
         target, grant = request.target, request.grant
         assert target is not None
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        request.events = mode = mode_of(headers)
+        if mode is not None:
+            payload, content_type, http = taken(mode, request.scope["headers"], payload, http)
         call_id = self._new_id()
         least = said_hops(headers.get(b"faas-hops"))
         trace, hops = trace_parent(headers.get(b"traceparent"), call_id, self._random_bits, least)
@@ -247,7 +254,7 @@ class Invocations:
             call_id,
             trigger,
             payload,
-            headers.get(b"content-type", b"").decode("latin-1"),
+            content_type,
             grant.key.id if grant is not None else "",
             1,
             trace,
@@ -276,6 +283,8 @@ class Invocations:
         request.record = reply.record
         if reply.error is not None:
             raise reply.error
+        if request.events is not None:
+            reply = as_events(request.events, reply)
         await self._answer(request, reply)
 
     async def _answer(self, request: _Request, reply: Reply) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from faas.events import cloudevents
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
 from faas.gateway.headers import trace_parent
@@ -34,6 +35,7 @@ _UNUSUAL: Final = frozenset(
         b"prefer",
         b"transfer-encoding",
         b"upgrade",
+        *cloudevents.MARKS,
     }
 )
 
@@ -99,10 +101,12 @@ class PlainCalls:
     def ask(self, method: bytes, url: bytes, pairs: Pairs, client: str) -> Asked | None:
         """What an HTTP/1.1 request asks for. ``client`` is the caller's address."""
         headers = dict(pairs)
-        length = headers.get(b"content-length", b"0")
+        length, content_type = headers.get(b"content-length", b"0"), headers.get(b"content-type", b"")
         if len(headers) != len(pairs) or not _UNUSUAL.isdisjoint(headers) or method not in _METHODS:
             return None
         if len(length) > 9 or not length.isdigit() or int(length) > self._bytes_max:
+            return None
+        if content_type[: len(cloudevents.MEDIA_TYPE)].lower() == cloudevents.MEDIA_TYPE:
             return None
         http = None
         if url.startswith(_FN):
@@ -118,7 +122,7 @@ class PlainCalls:
         return Asked(
             *self._names(segment),
             headers.get(b"authorization"),
-            headers.get(b"content-type", b"").decode("latin-1"),
+            content_type.decode("latin-1"),
             headers.get(b"traceparent"),
             int(length),
             tuple(pairs),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _WHITESPACE = " \t\n\r"
+CLOUD_EVENTS = "application/cloudevents"  # what content types of CloudEvents begin with: the JSON is the event
 
 
 def _refuse_constant(name: str) -> Any:
@@ -32,7 +33,7 @@ def is_json(content_type: str) -> bool:
 
 
 def direct(content_type: str, payload: bytes) -> Any:
-    """The event of an invocation that did not come over the HTTP trigger. Raises ``Failure`` of kind ``bad_event``."""
+    """The event of an invocation whose payload it is. Raises ``Failure`` of kind ``bad_event``."""
     if content_type != "application/json" and not is_json(content_type):
         return payload
     if not payload:

@@ -185,7 +185,7 @@ class Instance:
 
     def event(self, frame: list[Any]) -> Any:
         _, invocation_id, _, _, _, content_type, _, request, payload = frame
-        if request is None:
+        if request is None or content_type.startswith(events.CLOUD_EVENTS):
             return events.direct(content_type, payload)
         return events.http(invocation_id, request, payload, self._name, self._namespace)
 
