@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import contextlib
 import json
 import re
@@ -34,7 +35,7 @@ ERRORS_MAX: Final = 50  # that are named in one answer
 
 _PREFIX: Final = b"ce-"
 _NAME: Final = re.compile(r"[a-z0-9]+\Z")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NO_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves of surrogate pairs
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+\Z")
 _MEDIA: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+ *(;.*)?\Z")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)\Z")
@@ -91,7 +92,7 @@ def read(mode: Mode, headers: Pairs, payload: bytes) -> bytes:
         _refuse([f"event {number}: {each}" for number, event in enumerate(value) for each in problems(event)])
     else:
         _refuse(["a batch is a JSON array"])
-    return payload
+    return payload.removeprefix(codecs.BOM_UTF8)
 
 
 def problems(event: Any) -> list[str]:
@@ -136,8 +137,8 @@ def _wrong(name: str, value: Any) -> list[str]:
     if not _NAME.match(name):
         return [f"'{name[:80]}': names of attributes have a-z and 0-9 only"]
     if isinstance(value, str):
-        if _CONTROL.search(value):
-            return [f"'{name}' holds a control character"]
+        if _NO_TEXT.search(value):
+            return [f"'{name}' holds a control character, or half of a surrogate pair"]
     elif not isinstance(value, int) or not -(2**31) <= value < 2**31:
         return [f"'{name}' must be a text, a 32-bit whole number, true or false"]
     text = value if isinstance(value, str) else ""

@@ -274,7 +274,8 @@ class Invocations:
             raise InvalidRequest("Idempotency-Key is not supported by this node; send the call without it.")
         assert request.target is not None
         scope, kind = request.scope, call.content_type.encode("latin-1")
-        parts = (scope["method"].encode(), scope["raw_path"], scope["query_string"], kind, call.payload)
+        how = f"{call.trigger.value} {scope['method']}".encode()
+        parts = (how, scope["raw_path"], scope["query_string"], kind, call.payload)
         await self.once(request, asked(request.target.version, call.key_id, headers[HEADER], parts), work)
 
     async def _complete(self, request: _Request, target: Target, call: Call) -> None:

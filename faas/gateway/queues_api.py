@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from faas.gateway import params
 from faas.gateway.catalog import NAME
+from faas.gateway.cloud_messages import events_reader
 from faas.gateway.headers import said_hops, trace_parent
 from faas.gateway.messages import Sender, reader_for
 from faas.gateway.outbox import Outbox
@@ -60,7 +61,7 @@ class QueuesApi:
         """Store one message or a list of them, all or none; answers once the store has them."""
         queue = _named(context, sending=True)
         headers: dict[bytes, bytes] = dict(context.request.scope["headers"])
-        reader = reader_for(headers)
+        reader = events_reader(headers) or reader_for(headers)
         raw = await context.body(self._bytes_max)
         least = said_hops(headers.get(b"faas-hops"))
         trace, hops = trace_parent(headers.get(b"traceparent"), self._new_id(), self._random_bits, least)

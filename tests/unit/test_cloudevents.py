@@ -179,6 +179,7 @@ def test_the_examples_of_the_json_format(event: dict[str, Any]) -> None:
     ("change", "said"),
     [
         ({"id": 5}, "'id' must be a text"),
+        ({"id": "\ud800"}, "'id' holds a control character, or half of a surrogate pair"),
         ({"source": "a b"}, "'source' must be a URI reference"),
         ({"Upper": "x"}, "'Upper': names"),
         ({"ext": 1.5}, "'ext' must be"),

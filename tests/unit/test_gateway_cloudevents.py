@@ -10,8 +10,9 @@ import pytest
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Http
+from faas.model.message import Message, QueueName
 from faas.stores.idempotency import MemoryIdempotency
-from tests.unit.gateway_fakes import JSON, FakeInvoker, make_bench, make_record, make_version
+from tests.unit.gateway_fakes import JSON, Bench, FakeInvoker, make_bench, make_record, make_version
 
 pytestmark = pytest.mark.anyio
 PUBLIC = make_version(http=Http(public=True))
@@ -116,3 +117,56 @@ async def test_an_event_is_answered_once_whatever_its_mode() -> None:
     other = [(name, "8" if name == "ce-id" else value) for name, value in BINARY]
     assert (await bench.call("POST", DIRECT, b"", headers=[*other, once])).status == 422
     assert len(bench.invoker.calls) == 1
+
+
+# -- sent to a queue --------------------------------------------------------------------------------------------------
+
+JOBS = QueueName("default", "jobs")
+
+
+def stored(bench: Bench) -> list[Message]:
+    return [each.message for each in bench.queues.held[JOBS].waiting]
+
+
+async def test_an_event_sent_to_a_queue_is_a_message() -> None:
+    bench = make_bench(PUBLIC)
+    headers = [*BINARY, ("ce-region", "eu"), ("content-type", "application/json")]
+    answer = await bench.call("POST", "/v1/queues/jobs/messages", b'{"eur":5}', headers=headers)
+    (message,) = stored(bench)
+    assert (answer.status, answer.json()) == (201, {"id": message.id})
+    assert json.loads(message.body) == {
+        **EVENT,
+        "region": "eu",
+        "datacontenttype": "application/json",
+        "data": {"eur": 5},
+    }
+    assert message.attributes == {**EVENT, "region": "eu", "datacontenttype": "application/json"}
+    assert (message.content_type, message.dedup_id) == ("application/cloudevents+json", "")
+
+
+async def test_a_batch_sent_to_a_queue_is_a_message_for_each() -> None:
+    bench = make_bench(PUBLIC)
+    events = [{**EVENT, "id": str(n), "n": n, "data": "ä"} for n in range(3)]
+    headers = [("content-type", "application/cloudevents-batch+json")]
+    answer = await bench.call("POST", "/v1/queues/jobs/messages", json.dumps(events).encode(), headers=headers)
+    messages = stored(bench)
+    assert (answer.status, answer.json()) == (201, {"messages": [{"id": message.id} for message in messages]})
+    assert [json.loads(message.body) for message in messages] == events
+    assert [message.attributes["n"] for message in messages] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/cloudevents+json", b"{}"),
+        ("application/cloudevents+xml", b"<a/>"),
+        ("application/cloudevents-batch+json", b"[]"),
+        ("application/cloudevents-batch+json", b"[%b,{}]" % TEXT),
+        ("application/cloudevents-batch+json", b'[%b,"data":1e999}]' % TEXT[:-1]),
+    ],
+)
+async def test_events_that_are_none_are_not_queued(kind: str, body: bytes) -> None:
+    bench = make_bench(PUBLIC)
+    answer = await bench.call("POST", "/v1/queues/jobs/messages", body, headers=[("content-type", kind)])
+    assert (answer.status, answer.problem()["code"]) == (400, "invalid-request")
+    assert JOBS not in bench.queues.held

@@ -112,8 +112,8 @@ def _calls() -> dict[str, Any]:
         "/v1/functions/{name}/invocations": {
             "post": operation(
                 "invoke",
-                "Call a function. A JSON body is the event; any other content type arrives as bytes. CloudEvents 1.0 in binary, "
-                "structured or batched mode arrive as dicts, and those that it returns go out in the same mode.",
+                "Call a function. A JSON body is the event; any other content type arrives as bytes. CloudEvents 1.0, "
+                "binary, structured or batched, arrive as dicts, and those that it returns go out in the same mode.",
                 {"200": _RESULT},
                 parameters=[TARGET, *NAMESPACES, _ONCE],
                 body=anything,

@@ -51,7 +51,8 @@ def paths() -> dict[str, Any]:
             "parameters": shared,
             "post": operation(
                 "sendMessages",
-                f"Send one message or up to {SEND_MAX}, all or none. Answered once they are stored.",
+                f"Send one message or up to {SEND_MAX}, all or none. Answered once they are stored. "
+                "CloudEvents 1.0 are messages, too, in binary, structured or batched mode.",
                 {"201": json({"oneOf": [stored, record({"messages": list_of(stored)})]}, "Stored.")},
                 body=_body({"oneOf": [message, {**list_of(message), "minItems": 1, "maxItems": SEND_MAX}]}),
                 codes=("400", "401", "403", "413", "503"),
