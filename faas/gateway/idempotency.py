@@ -102,8 +102,8 @@ class Once:
             raise
         if claim.state == "other":
             raise KeyReused(
-                "This Idempotency-Key came with another request before (method, path, query, content type or body "
-                "differ); use a new key for a new request."
+                "This Idempotency-Key came with another request before (method, path, query, content type, body or "
+                "credentials differ); use a new key for a new request."
             )
         if claim.answer is not None:
             await _replay(exchange, claim.answer)

@@ -275,7 +275,8 @@ class Invocations:
         assert request.target is not None
         scope, kind = request.scope, call.content_type.encode("latin-1")
         how = f"{call.trigger.value} {scope['method']}".encode()
-        parts = (how, scope["raw_path"], scope["query_string"], kind, call.payload)
+        own = b"" if request.grant is not None else headers.get(b"authorization", b"")  # whom the function itself knows
+        parts = (how, scope["raw_path"], scope["query_string"], kind, call.payload, own, headers.get(b"cookie", b""))
         await self.once(request, asked(request.target.version, call.key_id, headers[HEADER], parts), work)
 
     async def _complete(self, request: _Request, target: Target, call: Call) -> None:

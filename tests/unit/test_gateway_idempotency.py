@@ -87,6 +87,15 @@ async def test_another_content_type_is_another_request() -> None:
     assert (await bench.call("POST", DIRECT, b"1", headers=other)).status == 422
 
 
+@pytest.mark.parametrize("header", ["authorization", "cookie"])
+async def test_whom_the_function_itself_tells_apart_get_no_answer_of_each_other(header: str) -> None:
+    bench = bench_of()
+    for who, status in (("Basic ada", 200), ("Basic bob", 422), ("Basic ada", 200)):
+        answer = await bench.call("POST", "/fn/hello", b"1", headers=[*ONCE, (header, who)], key=None)
+        assert answer.status == status
+    assert len(bench.invoker.calls) == 1
+
+
 async def test_keys_of_other_callers_and_other_keys_are_apart() -> None:
     bench = bench_of()
     bench.keys.put("faas_other", "default", "invoke")
