@@ -37,6 +37,7 @@ from faas.model.message import (
     DeadLetter,
     Delivery,
     Drop,
+    Message,
     Outcome,
     QueueName,
     QueueState,
@@ -80,7 +81,13 @@ class RedisQueues:
         self._tick = script(client, "queue", "queue_tick")
 
     async def send(self, sends: Sequence[Send]) -> list[str]:
-        """See the port. The same id is known again for at least 30 s after it was sent."""
+        """See the port. The same id is known again for at least 30 s after it was sent.
+
+        The answer means that the server has it: whatever kills the server's process, it is there when that comes back.
+        What a power cut or a crash of the machine takes is the server's ``appendfsync``: at ``everysec``, as the
+        embedded Valkey runs, the last second; at ``always`` nothing; without an append-only file all since the last
+        snapshot. A failover to a replica loses what was not replicated yet.
+        """
         if not sends:
             return []
         with edge():
@@ -97,10 +104,15 @@ class RedisQueues:
         with edge():
             found = await self._take(args=[str(queue), trigger, node, batch, most, lease_ms, window_ms, at_once])
         wait_ms, now_ms, *records = unpack_all(found)
-        deliveries = [
-            _delivery(unpack_stored(header, data), f"{batch}.{place}", now_ms)
-            for place, (header, data) in enumerate(zip(records[::2], records[1::2], strict=True), 1)
-        ]
+        deliveries, unreadable = [], []
+        for place, (header, data) in enumerate(zip(records[::2], records[1::2], strict=True), 1):
+            receipt = f"{batch}.{place}"
+            try:
+                deliveries.append(_delivery(unpack_stored(header, data), receipt, now_ms))
+            except ValueError as error:  # a newer node's, or somebody else wrote into the store: it would come for ever
+                unreadable.append(Bury(receipt, f"The node {node} cannot read it: {error}"))
+        if unreadable:
+            await self.settle(queue, unreadable)
         return Batch(deliveries, wait_ms if wait_ms >= 0 else None)
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
@@ -141,7 +153,7 @@ class RedisQueues:
         """Ready, then waiting behind their groups' heads, then delayed; ``attempt`` is that which comes next."""
         with edge():
             records = await self._peek(args=[str(queue), _page(limit)])
-        return [_delivery(unpack_stored(*unpack_all(record)), "", 0) for record in records]
+        return [_delivery(_shown(*unpack_all(record)), "", 0) for record in records]
 
     async def dead(self, queue: QueueName, limit: int, after: str = "") -> list[DeadLetter]:
         with edge():
@@ -238,9 +250,18 @@ def _settled(outcome: Outcome) -> tuple[str, int, str, int, str]:
             return batch, place, "drop", 0, ""
 
 
+def _shown(header: Any, data: Any) -> Stored:
+    """For people; of a message that cannot be read, what the scripts know of it."""
+    try:
+        return unpack_stored(header, data)
+    except ValueError:
+        message_id, group, tries, sent_at_ms, _, first_taken_at_ms, error = header[:7]
+        return Stored(Message(message_id, b"", group=group), tries, sent_at_ms, first_taken_at_ms, error)
+
+
 def _letter(letter: bytes) -> DeadLetter:
     (died_at_ms, reason), header, data = unpack_all(letter)
-    message, tries, sent_at_ms, first_ms, error = unpack_stored(header, data)
+    message, tries, sent_at_ms, first_ms, error = _shown(header, data)
     return DeadLetter(Delivery(message, "", tries, sent_at_ms, first_ms, error), reason, died_at_ms)
 
 

@@ -14,6 +14,7 @@ local batches, theirs, lost = {}, {}, {}
 -- Its record, where more is to be done with the message than to forget it; reads all that will be written to.
 local function read(batch, entry, verb)
     local _, group = entry_parts(entry)
+    queue(q.name, batch[4])
     if verb == 'ack' or verb == 'drop' then
         if group ~= '' then queue(q.name, 'groups', 'waiting', 'delayed', 'data') end
         return nil
