@@ -194,7 +194,7 @@ async def _store(settings: Settings, stack: AsyncExitStack, say: Say) -> Store:
     """Redis or Valkey where the settings point, else one of our own in FAAS_HOME, watched over."""
     url, embedded = settings.redis_url, None
     if not url:
-        embedded = EmbeddedValkey(settings.home / "valkey")
+        embedded = EmbeddedValkey(settings.home / "valkey", fsync=settings.valkey_fsync)
         url = await embedded.start()
         stack.push_async_callback(embedded.stop)
         await stack.enter_async_context(_running(embedded.supervise()))

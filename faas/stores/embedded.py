@@ -30,7 +30,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from faas.model.errors import Conflict, StoreUnavailable
@@ -57,10 +57,15 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class EmbeddedValkey:
-    """One server on one directory. Not to be used from two threads: the server ends with the thread that started it."""
+    """One server on one directory. Not to be used from two threads: the server ends with the thread that started it.
 
-    def __init__(self, directory: Path) -> None:
+    ``fsync``: ``everysec``, or ``always``, where an answer means that it is on disk and each turn of the server waits
+    for that. Killing the server loses nothing either way; a power cut takes the last second with the first.
+    """
+
+    def __init__(self, directory: Path, *, fsync: Literal["everysec", "always"] = "everysec") -> None:
         self._dir = directory.absolute()
+        self._fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
         self._node_lock = -1
         self._stopping = False
@@ -194,7 +199,7 @@ class EmbeddedValkey:
             "databases": 1,
             "save": '""',
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": self._fsync,
             "aof-use-rdb-preamble": "yes",
             "aof-load-truncated": "yes",
             "maxmemory": 0,

@@ -6,6 +6,7 @@ Time passes when the history says so: the scores of what is delayed or leased ar
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -159,10 +160,16 @@ class History(RuleBasedStateMachine):
     def settle(self, data: st.DataObject) -> None:
         receipts = sorted(receipt for _, held in self.model.batches.values() for receipt in held)
         ours = data.draw(st.lists(st.sampled_from(receipts), min_size=1, max_size=6, unique=True))
-        ways = [Ack, lambda r: Again(r, 0, "x"), lambda r: Again(r, LONG_MS, "x"), lambda r: Bury(r, "x"), Drop]
+        ways: list[Callable[[str], Outcome]] = [
+            Ack,
+            lambda r: Again(r, 0, "x"),
+            lambda r: Again(r, LONG_MS, "x"),
+            lambda r: Bury(r, "x"),
+            Drop,
+        ]
         ways += [lambda r: Release(r, 0), lambda r: Release(r, LONG_MS)]
-        outcomes = [data.draw(st.sampled_from(ways))(receipt) for receipt in ours]
-        asked = [*outcomes, outcomes[0], Ack("strange.1")]
+        outcomes: list[Outcome] = [data.draw(st.sampled_from(ways))(receipt) for receipt in ours]
+        asked: list[Outcome] = [*outcomes, outcomes[0], Ack("strange.1")]
         assert self.run(self.queues.settle(Q, asked)) == [ours[0], "strange.1"]
         for receipt, outcome in zip(ours, outcomes, strict=True):
             self.model.settle(receipt, outcome)

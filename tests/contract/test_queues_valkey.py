@@ -9,13 +9,13 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from faas.model.errors import StoreUnavailable
-from faas.model.message import Ack, Again, Bury, Message, QueueName, Release, Send
-from faas.stores import queues as queues_module
+from faas.model.message import Ack, Again, Bury, Message, Outcome, QueueName, Release, Send
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, connect
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 PARTS = ("new", "again", "delayed", "waiting", "data", "groups", "open", "leases", "old", "dead", "letters", "counts")
 
 
-async def everything(client: Client) -> dict[bytes, object]:
+async def everything(client: Client) -> dict[Any, Any]:
     """All keys and what they hold, as the server would write it down."""
     return {key: await client.dump(key) for key in await client.keys()}
 
@@ -66,6 +66,18 @@ async def test_a_killed_server_has_all_that_it_answered_for(directory: Path) -> 
         await server.stop()
 
 
+async def test_a_server_told_so_syncs_each_answer(directory: Path) -> None:
+    server = EmbeddedValkey(directory, fsync="always")
+    client = connect(await server.start())
+    try:
+        assert await client.config_get("appendfsync") == {"appendfsync": "always"}
+        await RedisQueues(client).send([send(1)])
+        assert (await client.info("persistence"))["aof_pending_bio_fsync"] == 0
+    finally:
+        await client.aclose()
+        await server.stop()
+
+
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_key_of_another_type_is_named_and_nothing_is_done(client: Client, part: str) -> None:
     queues = RedisQueues(client)
@@ -75,7 +87,7 @@ async def test_a_key_of_another_type_is_named_and_nothing_is_done(client: Client
     await client.delete(key)
     await client.set(key, "somebody else's")
     before = await everything(client)
-    outcomes = [Ack(head.receipt), Bury(bad.receipt, "b"), Again(retried.receipt, 5, "c")]
+    outcomes: list[Outcome] = [Ack(head.receipt), Bury(bad.receipt, "b"), Again(retried.receipt, 5, "c")]
     with pytest.raises(StoreUnavailable, match=f"{key} is not what a queue keeps there"):
         await queues.settle(ORDERS, outcomes, [send(9, group="g", delay_ms=5)])
     with pytest.raises(StoreUnavailable, match=key):
@@ -125,7 +137,7 @@ async def test_a_store_that_is_gone_says_so() -> None:
 async def test_a_take_whose_answer_was_lost_has_the_same_batch(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     queues = RedisQueues(client)
     await queues.send([send(number) for number in range(5)])
-    monkeypatch.setattr(queues_module.os, "urandom", lambda size: b"\1" * size)
+    monkeypatch.setattr(os, "urandom", lambda size: b"\1" * size)
     lost = await take(queues, 3, at_once=1)
     assert numbers(lost.deliveries) == [0, 1, 2]
     again = await take(queues, 3, at_once=1)
