@@ -39,7 +39,7 @@ def next_tick(schedule: str, zone: str, after: dt.datetime) -> dt.datetime | Non
     '2026-03-30T06:00:00+02:00'
     """
     # One that stands in the second of two equal hours begins on the wall clock of the first: those before are over.
-    ticks = CronSim(schedule, after.astimezone(dt.UTC if zone == "UTC" else ZoneInfo(zone)))
+    ticks = CronSim(schedule, after.astimezone(_zone(zone)))
     return next((tick for tick in ticks if tick.astimezone(dt.UTC) > after), None)
 
 
@@ -110,6 +110,18 @@ def scheduled_event(trigger: TriggerSpec, tick: dt.datetime, event_id: str) -> b
             "detail": {},
         }
     )
+
+
+def in_zone(when: dt.datetime, zone: str) -> dt.datetime:
+    """On that zone's clock, or on UTC's where this machine does not know the zone."""
+    try:
+        return when.astimezone(_zone(zone))
+    except (ValueError, KeyError, OSError):
+        return when.astimezone(dt.UTC)
+
+
+def _zone(zone: str) -> dt.tzinfo:
+    return dt.UTC if zone == "UTC" else ZoneInfo(zone)
 
 
 def unix_ms(when: dt.datetime) -> int:

@@ -41,6 +41,7 @@ from faas.gateway.queues_api import QueuesApi
 from faas.gateway.reconcile_api import ReconcileApi
 from faas.gateway.resources import Context, Json, Operation, routes
 from faas.gateway.services import Services
+from faas.gateway.triggers_api import TriggersApi
 from faas.gateway.usage_api import UsageApi
 from faas.model.errors import FaasError, MethodNotAllowed, NotFound
 from faas.model.function import FunctionVersion
@@ -78,6 +79,7 @@ class Gateway:
             *QueuesApi(self._services).operations(),  # first: paths are tried in order, and sending is frequent
             *FunctionsApi(self._services, self._catalog, self._deployer).operations(),
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
+            *TriggersApi(self._services).operations(),
             *LogsApi(self._services, self._catalog, draining).operations(),
             *NamespacesApi(self._services, self.limits).operations(),
             *BillsApi(self._services).operations(),

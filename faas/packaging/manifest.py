@@ -47,6 +47,25 @@ def parse(document: Document, python_version: str = "3.11", default_name: str = 
     return manifest
 
 
+def parse_trigger(kind: str, settings: Any, timeout_ms: int) -> QueueTrigger | CronTrigger:
+    """One trigger, as it would stand below ``[[tool.faas.queue]]`` or ``[[tool.faas.cron]]`` (``kind``) of a function
+    with that timeout. Raises ``InvalidManifest`` with every problem.
+    """
+    walk, path = Walk(Document(values={kind: [settings]})), (kind, 0)
+    found: tuple[QueueTrigger, ...] | tuple[CronTrigger, ...] = ()
+    if walk._sound(settings, path, 0):
+        found = walk._queues([settings], {"timeout_ms": timeout_ms}) if kind == "queue" else walk._crons([settings])
+    if walk.problems:
+        place = dotted(path)
+        raise invalid(
+            [
+                ManifestProblem(each.key.replace(place, kind, 1), each.message.replace(f"[{place}]", kind, 1))
+                for each in walk.problems
+            ]
+        )
+    return found[0]
+
+
 def invalid(problems: list[ManifestProblem], file: str = "") -> InvalidManifest:
     """The error for these problems: those with a line first, in the order of the file."""
     ordered = sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0))

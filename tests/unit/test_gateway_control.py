@@ -630,7 +630,7 @@ async def test_methods_a_route_does_not_take(method: str, path: str, allow: str)
     "path",
     [
         "/", "/v1", "/v2/functions", "/v1/functions/", "/v1/functions/hello/", "/v1/functions/a/b/c", "/ui/",
-        "/v1/queues/", "/v1/triggers", "/v1/bills", "/v1/price", "/v1/secrets",
+        "/v1/queues/", "/v1/triggers/", "/v1/bills", "/v1/price", "/v1/secrets",
         "/v1/functions/hello/aliases/prod", "/fn", "//fn/hello", "/v1/functions/..%2f..%2fetc%2fpasswd", "/%00",
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from faas import __version__
-from faas.gateway.openapi import administration, functions, money, queues
+from faas.gateway.openapi import administration, functions, money, queues, triggers
 from faas.gateway.openapi.words import CODES, TEXT, WHOLE, list_of, record, ref
 
 
@@ -22,7 +22,13 @@ def document(server_url: str) -> dict[str, Any]:
         },
         "servers": [{"url": server_url}],
         "security": [{"key": []}],
-        "paths": {**functions.paths(), **money.paths(), **queues.paths(), **administration.paths()},
+        "paths": {
+            **functions.paths(),
+            **money.paths(),
+            **queues.paths(),
+            **triggers.paths(),
+            **administration.paths(),
+        },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Problem{code}": {"description": what, "content": problem} for code, what in CODES.items()},
@@ -30,6 +36,7 @@ def document(server_url: str) -> dict[str, Any]:
                 **functions.schemas(),
                 **money.schemas(),
                 **queues.schemas(),
+                **triggers.schemas(),
                 **administration.schemas(),
                 "Problem": _problem(),
             },
