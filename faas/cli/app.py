@@ -29,7 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "show": "functions",
         "rm": "functions",
     },
-    "Events": {"queue": "queue"},
+    "Events": {"queue": "queue", "trigger": "triggers"},
     "What happened": {
         "logs": "logs",
         "invocations": "invocations",

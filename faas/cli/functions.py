@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from faas.cli import out
 from faas.cli.client import Node, escape
 from faas.cli.invocations import invocation_line
+from faas.cli.triggers import trigger_line
 from faas.cli.verb import argument, json_option, on_node, verb
 
 RECENT = 5
@@ -72,6 +72,7 @@ def show(node: Node, name: str, as_json: bool) -> None:
             ("version", f"{found['version']}, deployed {found['created_at']}"),
             ("url", found["url"] + ("" if found["public"] else "  (needs an API key)")),
             ("settings", "\n".join(settings_lines(found["manifest"]))),
+            ("triggers", "\n".join(map(trigger_line, found["triggers"])) or "none: it runs when it is called"),
             ("versions", "\n".join(version_lines(found["versions"]))),
             ("instances", "\n".join(sandbox_lines(found["sandboxes"]))),
             ("stand ready", ready_line(found["generic"])),
@@ -88,6 +89,7 @@ def _look_up(node: Node, name: str) -> dict[str, Any]:
         **node.call("GET", f"{path}/versions"),
         **node.call("GET", f"{path}/instances"),
         **node.call("GET", f"{path}/invocations", query={"limit": str(RECENT)}),
+        **node.call("GET", "/v1/triggers", query={"function": name.partition("@")[0]}),
         "usage": node.call("GET", "/v1/usage", query={"function": name.partition("@")[0], "namespace": node.namespace}),
     }
 
@@ -106,8 +108,8 @@ def settings_lines(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("on_disconnect") == "cancel":
         lines[-1] += ", cancelled when the caller leaves"
     lines += [f"{name}={value}" for name, value in manifest["env"].items()]
-    for key, label in (("dependencies", "needs"), ("secrets", "secrets"), ("queues", "queue"), ("crons", "cron")):
-        lines += [f"{label} {item if isinstance(item, str) else json.dumps(item)}" for item in manifest[key]]
+    for key, label in (("dependencies", "needs"), ("secrets", "secrets")):
+        lines += [f"{label} {item}" for item in manifest[key]]
     return lines
 
 

@@ -109,12 +109,17 @@ def log_line(second: int, text: str, stream: str = "stdout") -> dict[str, Any]:
         "queue rm",
         "runtime ls",
         "runtime build",
+        "trigger add",
+        "trigger ls",
+        "trigger rm",
+        "trigger pause",
+        "trigger resume",
     ],
 )
 def test_help_of_every_verb_has_an_example_and_json(verb: str, faas: Faas) -> None:
     code, printed, _ = faas(*verb.split(), "--help")
     assert code == 0
-    if verb not in {"budget", "key", "namespace", "node", "price", "queue", "runtime"}:
+    if verb not in {"budget", "key", "namespace", "node", "price", "queue", "runtime", "trigger"}:
         assert re.search(rf"Examples?:.*\$ faas {verb}|Examples?:.*\$ FAAS_PORT=0 faas {verb}", printed, re.DOTALL)
         assert "--json" in printed
     assert "\x1b" not in printed
@@ -603,10 +608,13 @@ def test_show_tells_all(node: FakeNode, faas: Faas) -> None:
     node.answers["GET /v1/functions/hello/versions"] = {"versions": [HELLO] * 7}
     generic = {"ready": 2, "starting": 1, "kept": 3, "why": "3 kept: 3 calls lately found none ready"}
     node.answers["GET /v1/functions/hello/instances"] = {"sandboxes": [box], "generic": generic}
+    trigger = {"id": "hello.orders", "kind": "queue", "queue": {"name": "orders"}, "depth": 2, "enabled": False}
+    node.answers["GET /v1/triggers"] = {"triggers": [trigger]}
     node.answers["GET /v1/functions/hello/invocations"] = {"invocations": [RECORD]}
     held = {"idle_mb_ms": 2_048_000, "parked_mb_ms": 512_000, "provisioned_mb_ms": 1_024_000, "generic_mb_ms": 9}
     node.answers["GET /v1/usage"] = {"totals": {"mb_ms": 1_536_000}, "held": {"rows": [], "totals": held}}
     code, printed, _ = faas("show", "hello")
+    assert "hello.orders  queue orders (2 waiting); it is paused" in printed
     assert node.asked[-1].query == {"function": "hello", "namespace": "default"}
     assert code == 0
     for wanted in (
