@@ -97,6 +97,11 @@ class Scheduler:
     def _now(self) -> dt.datetime:
         return at_ms(self._clock.unix_ns() // _NS_PER_MS)
 
+    @property
+    def enabled(self) -> int:
+        """How many schedules this node knows that are not paused."""
+        return len(self._known)
+
     # -- which there are ------------------------------------------------------------------------------------------
 
     def _changed(self, triggers: Sequence[TriggerSpec]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from faas.cli.app import run
 from faas.cli.triggers import moment
-from tests.unit.fake_node import Answer, FakeNode, fake_node
+from tests.unit.fake_node import Answer, FakeNode
 
 QUEUE: dict[str, Any] = {
     "id": "worker.orders", "namespace": "default", "function": "worker", "kind": "queue", "enabled": True,
@@ -26,21 +26,19 @@ CRON: dict[str, Any] = {
 PAUSED = {**CRON, "enabled": False, "next_run": None, "last_run": "2001-01-31T06:00:00+01:00"}
 
 
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
-    with fake_node() as fake:
-        monkeypatch.setenv("FAAS_URL", fake.url)
-        monkeypatch.setenv("FAAS_KEY", "faas_x")
-        monkeypatch.setenv("TZ", "UTC")
+@pytest.fixture(autouse=True)
+def answers(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the node says; this machine's clock is that of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
         time.tzset()
-        fake.answers |= {
+        node.answers |= {
             "GET /v1/triggers": {"triggers": [CRON, QUEUE]},
             "POST /v1/triggers": lambda asked: QUEUE if b'"queue"' in asked.body else CRON,
             f"PATCH /v1/triggers/{CRON['id']}": lambda asked: PAUSED if b"false" in asked.body else CRON,
             f"DELETE /v1/triggers/{CRON['id']}": Answer(204),
         }
-        yield fake
-    monkeypatch.undo()
+        yield
     time.tzset()
 
 
