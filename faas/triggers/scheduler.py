@@ -48,6 +48,7 @@ class _Timer:
     cron: CronTrigger
     last: dt.datetime  # the last tick that was sent by any node, or when the trigger began
     next: dt.datetime | None = None
+    failed: bool = False  # the store did not take its last one: others go first, in case it is this one's fault
 
 
 class Scheduler:
@@ -86,9 +87,11 @@ class Scheduler:
         """Send what is due; how long to sleep then, in seconds. Raises ``StoreUnavailable``: nothing is lost by it."""
         now = self._now()
         await self._begin(now)
-        for timer in [*self._timers.values()]:
-            if timer.next is not None and timer.next <= now:
-                await self._send(timer, now)
+        due = [timer for timer in self._timers.values() if timer.next is not None and timer.next <= now]
+        for timer in sorted(due, key=lambda timer: timer.failed):
+            timer.failed = True
+            await self._send(timer, now)
+            timer.failed = False
         await self._forget(now)
         after = self._now()
         waits_s = [(timer.next - after).total_seconds() for timer in self._timers.values() if timer.next is not None]

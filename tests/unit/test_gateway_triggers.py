@@ -153,6 +153,8 @@ async def test_every_mistake_is_named_at_once(world: World) -> None:
         ({"queue": {"name": "x"}}, "function"), ({"function": "plain", "queue": "x"}, "queue"),
         ({"function": "plain", "cron": []}, "cron"),
         ({"function": "plain", "cron": {"schedule": "* * *"}}, "cron.schedule"),
+        ({"function": "plain", "cron": {"schedule": "* * * * *", "missed": "never"}}, "cron.missed"),
+        ({"function": "plain", "cron": {"schedule": "* * * * *", "jitter": "2h"}}, "cron.jitter"),
         ({"function": "plain", "cron": {"schedule": "* * * * *", "payload": "\ud800"}}, "cron.payload"),
     ):  # fmt: skip
         refused = await world.call("POST", value=value)

@@ -210,6 +210,8 @@ def test_every_problem_comes_at_once_with_its_key_and_line() -> None:
         ({"cron": [{"schedule": "* * * * * *"}]}, "five fields"),
         ({"cron": [{"schedule": "0 0 * * *", "timezone": "../../etc/passwd"}]}, "not a time zone"),
         ({"cron": [{"schedule": "0 0 * * *", "payload": float("inf")}]}, "JSON"),
+        ({"cron": [{"schedule": "0 0 * * *", "missed": "twice"}]}, '"skip" or "once"'),
+        ({"cron": [{"schedule": "0 0 * * *", "jitter": "2h"}]}, "0s to 1h"),
         ({"dependencies": ["x @ file:///etc/passwd"]}, "by URL or path"),
         ({"dependencies": ["-r requirements.txt"]}, "not a dependency"),
         ({"dependencies": "six"}, "must be a list"),
@@ -317,6 +319,10 @@ def test_settings_written_out_read_back_to_the_same_manifest() -> None:
     manifest = parse(from_script(FULL, "fn.py"))
     assert parse(Document(values=to_settings(manifest))) == manifest
     assert to_settings(Manifest(name="a")) == {"name": "a"}
+    crons = (CronTrigger(schedule="0 6 * * *", timezone="Europe/Berlin", missed="once", jitter_ms=90_000),)
+    late = Manifest(name="a", crons=crons)
+    assert to_settings(late)["cron"][0]["jitter"] == "90s"
+    assert parse(Document(values=to_settings(late))) == late
 
 
 def test_revise_changes_settings_but_not_what_needs_a_deploy() -> None:

@@ -180,6 +180,24 @@ async def test_a_store_that_was_away_for_a_moment_takes_no_tick(world: World) ->
     assert world.ticks.times == ["01 12:05"]
 
 
+async def test_one_that_the_store_does_not_take_keeps_no_other_from_running(world: World) -> None:
+    class Picky(Ticks):
+        async def tick(self, trigger: str, tick_ms: int, send: Send) -> bool:
+            if trigger == KEY:
+                raise StoreUnavailable("WRONGTYPE")
+            return await super().tick(trigger, tick_ms, send)
+
+    world.ticks = Picky()
+    node = world.node()
+    others = [world.cron().model_copy(update={"id": f"report.cron-{n}"}) for n in range(3)]
+    world.triggers.say(world.cron(), *others)
+    world.clock.set("01T12:05:00")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await node.step()
+    assert sorted(key for key, _, _ in world.ticks.sent) == [each.key for each in others]
+
+
 async def test_deploying_again_at_the_minute_takes_no_tick(world: World) -> None:
     node = world.node()
     world.triggers.say(world.cron())
