@@ -122,7 +122,7 @@ def plain(when: str, start: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
     return sorted(each for each in found if start < each <= end)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(minute=minutes, hour=hours, day=changes, second=st.integers(0, 60 * 60 * 20))
 def test_ticks_are_those_that_the_fields_name(minute: str, hour: str, day: str, second: int) -> None:
     when = f"{minute} {hour} * * *"
@@ -139,7 +139,7 @@ def test_ticks_are_those_that_the_fields_name(minute: str, hour: str, day: str, 
 # -- what is due ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     minute=minutes,
     hour=hours,
