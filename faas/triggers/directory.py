@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -43,6 +44,7 @@ class Directory:
         self._store = store
         self._view: dict[tuple[str, str], builtins.list[TriggerSpec]] | None = None
         self._followers: builtins.list[Changed] = []
+        self._refreshing = asyncio.Lock()  # what was read first is applied first
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -75,12 +77,14 @@ class Directory:
         if any(each.id == trigger.id for each in found):
             raise has_it_already(trigger.id, trigger.function)
         await self._store.add(trigger)
+        await self._changed_here(trigger.namespace, trigger.function)
         return await self.get(trigger.namespace, trigger.id)
 
     async def set_enabled(self, namespace: str, trigger_id: str, enabled: bool) -> TriggerSpec:
         found = await self.get(namespace, trigger_id)
         if found.enabled != enabled:
             await self._store.set_enabled(namespace, found.function, trigger_id, enabled)
+            await self._changed_here(namespace, found.function)
         return found.model_copy(update={"enabled": enabled})
 
     async def delete(self, namespace: str, trigger_id: str) -> None:
@@ -92,6 +96,12 @@ class Directory:
             )
         if not await self._store.delete(namespace, found.function, trigger_id):
             raise no_trigger(trigger_id)
+        await self._changed_here(namespace, found.function)
+
+    async def _changed_here(self, namespace: str, name: str) -> None:
+        """So that this node's followers have heard of it when the caller is answered."""
+        with contextlib.suppress(StoreUnavailable):  # it is done; ``run`` tries until it knows
+            await self._one_changed(namespace, name)
 
     # -- following ------------------------------------------------------------------------------------------------
 
@@ -116,20 +126,25 @@ class Directory:
             await asyncio.sleep(RETRY_S)
 
     async def _all_changed(self) -> None:
-        view = {key: found for key, found in (await self._read(await self._registry.functions(None))).items() if found}
-        if view != self._view:
-            self._view = view
-            self._tell()
+        async with self._refreshing:
+            found = await self._read(await self._registry.functions(None))
+            view = {key: triggers for key, triggers in found.items() if triggers}
+            if view != self._view:
+                self._view = view
+                self._tell()
 
     async def _one_changed(self, namespace: str, name: str) -> None:
-        latest = await self._registry.latest(namespace, name)
-        found = [] if latest is None else (await self._read([latest]))[namespace, name]
-        view = self._view if self._view is not None else {}
-        if found != view.get((namespace, name), []):
-            if found:
-                view[namespace, name] = found
-            else:
-                del view[namespace, name]
+        async with self._refreshing:
+            view, key = self._view, (namespace, name)
+            if view is None:
+                return  # all of it will be read
+            latest = await self._registry.latest(namespace, name)
+            found = [] if latest is None else (await self._read([latest]))[key]
+            if found == view.get(key, []):
+                return
+            view[key] = found
+            if not found:
+                del view[key]
             self._tell()
 
     def _tell(self) -> None:

@@ -225,6 +225,18 @@ async def test_followers_hear_of_every_change(setting: Setting) -> None:
     assert all(a != b for a, b in zip(follower.heard, follower.heard[1:], strict=False)), "nothing is said twice"
 
 
+async def test_who_changes_a_trigger_is_answered_when_this_node_knows(setting: Setting) -> None:
+    await setting.deploy(queues=["orders"])
+    async with following(setting.directory) as follower:
+        await follower.hear(("default/hello.orders", True))
+        await setting.directory.set_enabled("default", "hello.orders", False)
+        assert follower.heard[-1] == [("default/hello.orders", False)]
+        await setting.directory.add(added("returns"))
+        assert len(follower.heard[-1]) == 2
+        await setting.directory.delete("default", "hello.returns")
+        assert follower.heard[-1] == [("default/hello.orders", False)]
+
+
 async def test_one_follower_that_fails_keeps_no_other_from_hearing(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
