@@ -1,25 +1,19 @@
 """Warnings that a budget is nearly used up: what they say, how they are signed, when they are sent again.
 
-The form is that of Standard Webhooks 1.0 (https://www.standardwebhooks.com): ``webhook-id`` stays the same over all
-attempts, so that a receiver can tell a repetition; ``webhook-signature`` covers id, time of the attempt and body.
+The form is that of Standard Webhooks (``faas.model.webhook``).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from faas.billing.budget_words import Month, shown
 from faas.billing.budgets import Account
+from faas.model.webhook import signed_headers
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with
-SECRET_BYTES_MIN: Final = 24
-SECRET_BYTES_MAX: Final = 64
 EVENT: Final = "budget.threshold_reached"
 TRIES_MAX: Final = 20  # about 7 hours
 BACKOFF_MS: Final = 2_000
@@ -70,21 +64,6 @@ def notice(account: Account, month: Month, threshold: int, at: str) -> Notice:
     return Notice(notice_id(account, month, threshold), limit.namespace, body)
 
 
-def secret_bytes(secret: str) -> bytes:
-    """The key in a secret; raises ``ValueError`` that says what a secret looks like."""
-    try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not secret.startswith(SECRET_PREFIX) or not SECRET_BYTES_MIN <= len(key) <= SECRET_BYTES_MAX:
-        raise ValueError(f"a secret is {SECRET_PREFIX} and base64 of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
-    return key
-
-
-def secret_of(key: bytes) -> str:
-    return SECRET_PREFIX + base64.b64encode(key).decode()
-
-
 def headers(notice: Notice, secret: str, unix_s: int) -> dict[str, str]:
     """Of one attempt.
 
@@ -92,14 +71,7 @@ def headers(notice: Notice, secret: str, unix_s: int) -> dict[str, str]:
     >>> headers(sent, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 1614265330)["webhook-signature"]
     'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
     """
-    signed = f"{notice.id}.{unix_s}.{notice.body}".encode()
-    signature = hmac.new(secret_bytes(secret), signed, hashlib.sha256).digest()
-    return {
-        "content-type": "application/json",
-        "webhook-id": notice.id,
-        "webhook-timestamp": str(unix_s),
-        "webhook-signature": "v1," + base64.b64encode(signature).decode(),
-    }
+    return signed_headers(notice.id, notice.body.encode(), secret, unix_s)
 
 
 def backoff_ms(tries: int, random: float) -> int:

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from faas.billing.budget_words import describe
 from faas.billing.budgets import THRESHOLDS, BudgetBooks
 from faas.billing.money import text
-from faas.billing.notices import notice_id, secret_bytes, secret_of
+from faas.billing.notices import notice_id
 from faas.gateway.budgets import BudgetWatch
 from faas.gateway.catalog import NAME
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Services
 from faas.model.budget import Budget, Budgets, Scope, Unit, Webhook
 from faas.model.errors import Forbidden, InvalidRequest
+from faas.model.webhook import secret_bytes, secret_of
 
 BUDGETS_MAX: Final = 1_000
 SECRET_BYTES: Final = 32

@@ -170,24 +170,31 @@ class Invoker:
 
     def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> Run:
         """Begin a call; ``reply`` is told how it ended, which may be before this returns. Raises as ``invoke`` does."""
-        if call.hops:
-            check_hops(call.hops, version.namespace, version.name)
-        if self._guard is not None:
-            self._guard(version, call)
+        self.check(version, call)
         run = Run(call, version, reply, self._unix_ns(), self._now_ns())
         self.runs[call.id] = run
         self.apply(Submit(call.id, self._specs.of(version)))
         return run
 
-    def abandon(self, run: Run) -> None:
-        """The caller has gone: a waiting call ends here, one that was sent as its function's ``on_disconnect`` says."""
+    def check(self, version: FunctionVersion, call: Call) -> None:
+        """Whether a call may begin now: raises what ``invoke`` would refuse it with."""
+        if call.hops:
+            check_hops(call.hops, version.namespace, version.name)
+        if self._guard is not None:
+            self._guard(version, call)
+
+    def abandon(self, run: Run, *, stop: bool = False) -> None:
+        """The caller has gone: a waiting call ends here, one that was sent as its function's ``on_disconnect`` says.
+
+        ``stop``: it is ended whatever that says.
+        """
         call = run.call.id
         if call not in self.runs:
             return
         if not run.sent:
             self.apply(Cancel(call))
             self.ends.end(run, None, Status.REJECTED)
-        elif run.version.manifest.on_disconnect == "cancel":
+        elif stop or run.version.manifest.on_disconnect == "cancel":
             self.apply(Cancel(call, stop=True))
         elif run.stream is not None:
             run.stream.close()

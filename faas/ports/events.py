@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from faas.model.message import Batch, DeadLetter, Delivery, Outcome, QueueName, QueueState, Send
+from faas.model.call import CallRecord, CallStatus, Response
+from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send
 from faas.model.trigger import TriggerSpec
 
 
@@ -187,3 +189,51 @@ class Work(Protocol):
 
     async def perform(self, batch: Sequence[Delivery]) -> Done:
         """Exactly one outcome for each delivery. What it raises puts the whole batch back (``Release``)."""
+
+
+class CallStore(Protocol):
+    """Asynchronous and scheduled calls, from when they are accepted until some days after their end.
+
+    What ends first stays: no step leads out of a final status, whoever comes later with another. Times are the store's
+    own. Raises ``StoreUnavailable``.
+    """
+
+    async def queued(self, namespace: str, function: str, message: Message) -> None:
+        """It is accepted. Nothing, where it has begun already."""
+
+    async def begin(self, namespace: str, function: str, delivery: Delivery, version: int, node: str) -> CallStatus:
+        """An attempt begins. ``RUNNING``; anything else is how the call has ended, and it must not be run."""
+
+    async def put_back(
+        self, namespace: str, call_id: str, error: Mapping[str, Any] | None, delay_ms: int, attempts: int
+    ) -> None:
+        """It comes again after ``delay_ms``; ``attempts`` were made so far. ``error``: why the last one failed."""
+
+    async def succeed(self, namespace: str, call_id: str, response: Response) -> CallStatus:
+        """How it has ended: as said, unless another end came first."""
+
+    async def fail(
+        self, namespace: str, function: str, call_id: str, error: Mapping[str, Any], reason: str
+    ) -> CallStatus:
+        """As ``succeed``; also for a call that could not even begin."""
+
+    async def cancel(self, namespace: str, call_id: str) -> CallStatus | None:
+        """The status it had, and if that was not final it is cancelled now. None: there is no such call."""
+
+    async def delivered(self, namespace: str, call_id: str, url: str, outcome: str) -> None:
+        """What became of a delivery to one of its destinations, in words."""
+
+    async def get(self, namespace: str, call_id: str) -> CallRecord | None: ...
+
+    async def open(self, namespace: str, function: str, limit: int) -> list[CallRecord]:
+        """Those that have not ended, newest first."""
+
+    def bells(self, what: str) -> AsyncIterator[tuple[str, str]]:
+        """Namespace and id of each call that has ``ended`` or was ``cancelled``, from now on. ``("*", "*")`` says that
+        any may have; it comes once the subscription stands. Raises ``StoreUnavailable`` when that is lost.
+        """
+
+
+class WebhookSecrets(Protocol):
+    async def secret(self, namespace: str) -> str:
+        """What deliveries to a namespace's destinations are signed with; made when it is first asked for."""

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from faas.billing.notices import TRIES_MAX, Notice, secret_of
+from faas.billing.notices import TRIES_MAX, Notice
 from faas.gateway.notifier import CLAIM_MS, Notifier
 from faas.model.budget import Webhook
 from faas.stores.memory import MemoryLedger, MemoryRegistry

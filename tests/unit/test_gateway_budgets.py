@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from faas.billing.budget_words import month_of
-from faas.billing.notices import secret_bytes
+from faas.model.webhook import secret_bytes
 from faas.model.errors import StoreUnavailable
 from faas.ports import Entry
 from faas.stores.memory import MemoryLedger, MemoryRegistry
