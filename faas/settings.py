@@ -84,6 +84,7 @@ Duration = Annotated[int, BeforeValidator(_duration)]
 Engine = Literal["auto", "docker", "process"]
 ValkeyFsync = Literal["everysec", "always"]
 LogFormat = Literal["text", "json"]
+WebhookAddresses = Literal["public", "any"]
 KeepAlivePolicy = Literal["adaptive", "histogram", "fixed"]
 
 
@@ -129,6 +130,7 @@ class Settings(BaseSettings):
     namespace_memory_bytes: Size = Field(default=0, ge=0)  # of its instances together; 0 = no limit
     drain_timeout_ms: Duration = Field(default=30_000, ge=0, le=3_600_000)
     log_format: LogFormat = "text"
+    webhook_addresses: WebhookAddresses = "public"  # where destinations of functions may lead
     export_url: Annotated[str, BeforeValidator(_export_url)] = ""  # where usage events are sent; "" = nowhere
     export_token: Annotated[str, BeforeValidator(_export_token)] = Field(default="", repr=False)
     export_namespaces: str = ""  # whose, separated by commas; "" = all

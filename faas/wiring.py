@@ -27,6 +27,7 @@ from faas.invoker.clock import SystemClock
 from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
 from faas.invoker.invoker import Invoker
+from faas.invoker.run import described
 from faas.model.errors import FaasError
 from faas.packaging import bundle, layers
 from faas.packaging.content import ContentStore
@@ -36,6 +37,7 @@ from faas.settings import Settings
 from faas.stores.access import Access, admin_key
 from faas.stores.bills import RedisBills
 from faas.stores.budgets import RedisBudgets
+from faas.stores.calls import RedisCalls
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.export import Exporter
 from faas.stores.flusher import Flusher
@@ -51,10 +53,15 @@ from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, ask, connect
 from faas.stores.registry import RedisRegistry
 from faas.stores.triggers import RedisTriggers
-from faas.triggers.consumers import Consumers, ForQueue
+from faas.stores.webhooks import RedisWebhookSecrets
+from faas.triggers.call_work import CallParts
+from faas.triggers.cancels import Cancels
+from faas.triggers.consumers import Consumers
+from faas.triggers.destinations import told
 from faas.triggers.directory import Directory
 from faas.triggers.queue_work import Parts
 from faas.triggers.scheduler import Scheduler
+from faas.triggers.webhook_work import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +117,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
         budgets = RedisBudgets(client)
         queues = RedisQueues(client)
+        calls, secrets = RedisCalls(client, keep_ms=settings.record_retention_ms), RedisWebhookSecrets(client)
         triggers = Directory(registry, RedisTriggers(client))
         observers: list[Gateway] = []
         invoker = Invoker(
@@ -135,6 +143,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 prices=RedisPrices(client),
                 queues=queues,
                 triggers=triggers,
+                calls=calls,
+                webhook_secrets=secrets,
                 held=RedisHeld(client),
                 logs=logs,
                 idempotency=RedisIdempotency(client),
@@ -165,8 +175,24 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         held = HeldMeter(client, clock, invoker.held)
         await stack.enter_async_context(_running(held.run(), held.close))
         server = await stack.enter_async_context(http(gateway, listener))
-        work = Parts(gateway.latest, invoker.invoke, new_id, clock, settings.max_body_bytes)
-        consumers = Consumers(queues, triggers, identity.node, work.for_trigger, _hidden_queues())
+        work = Parts(gateway.latest, invoker.invoke, new_id, clock, settings.max_body_bytes, partial(told, clock))
+        cancels = Cancels(calls)
+        await stack.enter_async_context(_running(cancels.run()))
+        later = CallParts(
+            gateway.latest,
+            gateway.known,
+            invoker,
+            calls,
+            cancels,
+            clock,
+            identity.node,
+            settings.max_body_bytes,
+            described,
+        )
+        webhooks = Webhooks(secrets, calls, clock, anywhere=settings.webhook_addresses == "any")
+        stack.push_async_callback(webhooks.close)
+        hidden = (later.for_queue, webhooks.for_queue)
+        consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
         gateway.metrics.queues = consumers
         await stack.enter_async_context(_running(consumers.run(), consumers.close))
         scheduler = Scheduler(triggers, queues, clock, new_id)
@@ -248,11 +274,6 @@ def _invoker_config(settings: Settings, identity: Identity) -> InvokerConfig:
     )
     warm_ns = min(WARM_NS, pool.fixed_keep_alive_ns)
     return InvokerConfig(identity.node, socket_root(settings.home), pool, warm_ns)
-
-
-def _hidden_queues() -> Sequence[ForQueue]:
-    """Who does the work of queues that no trigger names: each is asked in turn."""
-    return ()
 
 
 async def _drain(gateway: Gateway, consumers: Consumers, invoker: Invoker, seconds: float) -> None:

@@ -119,15 +119,52 @@ def _broken_off(error: ConnectionFailed, invocation_id: str | None) -> CliError:
     return CliError("the result broke off before its end", error.why, f"see why: faas invocation {invocation_id}")
 
 
+def _later(node: Node, name: str, body: bytes, headers: Mapping[str, str], *, wait: bool, as_json: bool) -> None:
+    """A call that the node runs by itself; its id, or with ``wait`` its result as a call that was waited for has it."""
+    path = f"/v1/functions/{escape(name)}/invocations"
+    with (
+        out.Progress(f"handing the call of {name} over", quiet=as_json),
+        node.stream("POST", path, body=body, headers={**headers, "Prefer": "respond-async"}) as response,
+    ):
+        accepted = json.loads(response.read())
+    if wait:
+        _result_of(node, name, accepted["id"], as_json=as_json)
+    elif as_json:
+        out.emit_json(accepted)
+    else:
+        out.say(accepted["id"])
+        out.note(f"it runs by itself; see how it ended: faas invocation {accepted['id']} --wait")
+
+
+def _result_of(node: Node, name: str, invocation_id: str, *, as_json: bool) -> None:
+    path = f"/v1/invocations/{escape(invocation_id)}/result"
+    waiting = out.Progress(f"waiting for {name}, invocation {invocation_id}", quiet=as_json)
+    with waiting:
+        while True:
+            with node.stream("GET", path, query={"wait": "60s"}, timeout_s=None) as response:
+                if response.headers.get("location") == f"/v1/invocations/{invocation_id}":
+                    response.read()  # it has not ended
+                    continue
+                waiting.stop()
+                if as_json:
+                    out.emit_json({**facts(response.headers), "status": response.status, **_result(response)})
+                else:
+                    _write(response)
+                return
+
+
 @verb(
     'faas invoke hello -d \'{"name": "Ada"}\'',
     "faas invoke thumbnail -d @photo.jpg > small.jpg",
     "curl -s https://example.com/data.json | faas invoke report -d -",
+    "faas invoke report --async",
 )
 @argument("name", metavar="NAME[@VERSION]", help="The function.")
 @option("--data", "-d", metavar="JSON|@FILE|-", help="The event; {} without it.")
 @option("--content-type", metavar="TYPE", help="Anything but JSON arrives as bytes.")
 @option("--idempotency-key", metavar="KEY", help="Sent again with the same key, it runs once.")
+@option("--async", "later", is_flag=True, help="Do not wait: have it run, tried again if it fails, and say its id.")
+@option("--wait", is_flag=True, help="With --async: wait for the end after all, however long it takes.")
 @option("--verbose", "-v", is_flag=True, help="Say how it started, how long it took and what was billed.")
 @json_option
 @on_node
@@ -137,6 +174,8 @@ def invoke(
     data: str | None,
     content_type: str | None,
     idempotency_key: str | None,
+    later: bool,
+    wait: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -146,6 +185,11 @@ def invoke(
     headers = {"Content-Type": body_type, "Accept": "*/*"}
     if idempotency_key is not None:
         headers["Idempotency-Key"] = idempotency_key
+    if later:
+        _later(node, name, body, headers, wait=wait, as_json=as_json)
+        return
+    if wait:
+        raise CliError("--wait goes with --async", "a call without --async waits anyway", code=2)
     waiting = out.Progress(f"waiting for {name}", quiet=as_json)
     with waiting, node.stream("POST", path, body=body, headers=headers, timeout_s=None) as response:
         waiting.stop()

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from faas.gateway import body
 from faas.gateway.admin_api import AdminApi
+from faas.gateway.async_api import InvocationsApi
 from faas.gateway.auth import Authenticator
 from faas.gateway.bills_api import BillsApi
 from faas.gateway.budgets import BudgetWatch
@@ -67,6 +68,7 @@ class Gateway:
         self._calls = Invocations(services, self._auth, self._catalog)
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
+        self._records = InvocationsApi(services, self._draining.is_set)
         self.metrics = Metrics(services.invoker.stats, services.journal_pending, services.export)
         self.operations = self._operations()
         self._router = Router(
@@ -78,6 +80,7 @@ class Gateway:
         return [
             *QueuesApi(self._services).operations(),  # first: paths are tried in order, and sending is frequent
             *FunctionsApi(self._services, self._catalog, self._deployer).operations(),
+            *self._records.operations(),
             Operation("POST", "/v1/functions/{name}/invocations", "invoke", self._invoke_slowly),
             *TriggersApi(self._services).operations(),
             *LogsApi(self._services, self._catalog, draining).operations(),
@@ -99,9 +102,14 @@ class Gateway:
         """Invocations that are being served."""
         return len(self._calls.watch) + len(self._calls.express)
 
-    async def latest(self, namespace: str, name: str) -> FunctionVersion:
+    async def latest(self, namespace: str, name: str, qualifier: str = "") -> FunctionVersion:
         """The version that answers for a function now. Raises ``NotFound``, ``StoreUnavailable``."""
-        return (await self._catalog.find(namespace, name, "")).version
+        return (await self._catalog.find(namespace, name, qualifier)).version
+
+    def known(self, namespace: str, name: str) -> FunctionVersion | None:
+        """As ``latest``, if it can be said without asking anybody."""
+        target = self._catalog.peek(namespace, name, "")
+        return target.version if target is not None else None
 
     def observe(self, record: UsageRecord) -> None:
         self.metrics.observe(record)
@@ -123,7 +131,11 @@ class Gateway:
 
             self._auth.spawn = refresh
             changed = self.budgets.following(self.limits.following(self._deployer.changed_elsewhere))
-            beside = [group.create_task(self._catalog.watch(changed)), group.create_task(self.budgets.run())]
+            beside = [
+                group.create_task(self._catalog.watch(changed)),
+                group.create_task(self.budgets.run()),
+                group.create_task(self._records.run()),
+            ]
             try:
                 yield
             finally:

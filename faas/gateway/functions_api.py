@@ -1,4 +1,4 @@
-"""The control API of functions: deploy, list, read, change, delete, versions, instances, invocation records."""
+"""The control API of functions: deploy, list, read, change, delete, versions, instances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from starlette.responses import Response, StreamingResponse
 from faas.gateway import body, params
 from faas.gateway.catalog import NAME, Catalog
 from faas.gateway.deploy import Deployed, Deployer
-from faas.gateway.prices_api import with_cost
 from faas.gateway.problems import problem
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Progress, Services
@@ -28,7 +27,6 @@ NDJSON: Final = "application/x-ndjson"
 SETTINGS_BYTES_MAX: Final = 1_000_000
 MULTIPART_SLACK_BYTES: Final = SETTINGS_BYTES_MAX + 100_000
 VERSIONS_SHOWN_MAX: Final = 100
-RECORDS_MAX: Final = 1_000
 DEPLOY_UPLOAD_S: Final = 600.0
 _NS_PER_MS: Final = 1_000_000
 
@@ -37,8 +35,6 @@ class FunctionsApi:
     def __init__(self, services: Services, catalog: Catalog, deployer: Deployer) -> None:
         self._registry = services.registry
         self._invoker = services.invoker
-        self._records = services.records
-        self._prices = services.prices
         self._public_url = services.public_url.rstrip("/")
         self._catalog = catalog
         self._deployer = deployer
@@ -53,8 +49,6 @@ class FunctionsApi:
             Operation("DELETE", one, "deploy", self.delete),
             Operation("GET", f"{one}/versions", "read", self.versions),
             Operation("GET", f"{one}/instances", "read", self.instances),
-            Operation("GET", f"{one}/invocations", "read", self.invocations),
-            Operation("GET", "/v1/invocations/{id}", "read", self.invocation),
         ]
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -95,22 +89,6 @@ class FunctionsApi:
         latest = await self._latest(context)
         sandboxes = self._invoker.describe(latest.namespace, latest.name)
         return Json({"sandboxes": sandboxes, "generic": self._invoker.describe_generics(latest)})
-
-    async def invocations(self, context: Context) -> Response:
-        limit = params.whole(context.query("limit"), "limit", 100, 1, RECORDS_MAX)
-        found = await self._records.list(context.namespace, context.name, limit)
-        if not found:
-            await self._latest(context)
-        return Json({"invocations": await with_cost(self._prices, found)})
-
-    async def invocation(self, context: Context) -> Response:
-        invocation_id: str = context.request.path_params["id"]
-        found = await self._records.get(context.namespace, invocation_id) if len(invocation_id) <= 64 else None
-        if found is None:
-            raise NotFound(
-                f"There is no record of the invocation '{invocation_id[:64]}'; records are kept for a limited time."
-            )
-        return Json((await with_cost(self._prices, [found]))[0])
 
     async def _latest(self, context: Context) -> FunctionVersion:
         latest = await self._registry.latest(context.namespace, context.name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from faas.events.cloudevents import Mode, mode_of
 from faas.gateway import body, cors
 from faas.gateway.answers import NO_BODY, Answers, facts
+from faas.gateway.async_calls import AsyncCalls, prefers_async
 from faas.gateway.auth import Authenticator, Grant
 from faas.gateway.catalog import Catalog, Target
 from faas.gateway.cloudevents import as_events, taken
@@ -56,6 +58,7 @@ class _Request(Flight):
     """What is known of a request while it is served: enough to answer it well whatever goes wrong."""
 
     __slots__ = ("call", "cors", "events", "grant", "record", "scope", "send", "started", "target")
+    __slots__ = ("call", "cors", "grant", "qualifier", "record", "scope", "send", "started", "target")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(receive)
@@ -67,6 +70,7 @@ class _Request(Flight):
         self.record: UsageRecord | None = None
         self.cors: Headers = ()
         self.events: Mode | None = None  # how the request carries CloudEvents
+        self.qualifier = ""  # that a call which nobody waits for was made with
         self.started = False
 
 
@@ -77,6 +81,7 @@ class Invocations:
         self._invoke = services.invoker.invoke
         self.submit = services.invoker.submit
         self.abandon = services.invoker.abandon
+        self.later = AsyncCalls(services)
         self._new_id = services.new_id
         store, self.once = services.idempotency, None
         if store is not None:
@@ -147,13 +152,14 @@ class Invocations:
         if query or b"faas-namespace" in headers:
             namespace = named_namespace(query, headers.get(b"faas-namespace")) or namespace
             grant.check_namespace(namespace)
-        if b"prefer" in headers and b"respond-async" in headers[b"prefer"].lower():
-            raise InvalidRequest("Prefer: respond-async is not available on this node; call without it and wait.")
         target = self._catalog.peek(namespace, name, qualifier)
         if target is None:
             target = await self._find(grant, namespace, name, qualifier)
         request.target = target
-        await self._run(request, headers, Trigger.DIRECT, None)
+        trigger = Trigger.DIRECT
+        if b"prefer" in headers and prefers_async(headers[b"prefer"]):
+            trigger, request.qualifier = Trigger.ASYNC, qualifier
+        await self._run(request, headers, trigger, None)
 
     async def _http(self, request: _Request, headers: HeaderMap) -> None:
         scope = request.scope
@@ -281,6 +287,9 @@ class Invocations:
 
     async def _complete(self, request: _Request, target: Target, call: Call) -> None:
         request.call = call
+        if call.trigger is Trigger.ASYNC:
+            await self._later(request, target, call)
+            return
         reply = await self._invoke(target.version, call)
         request.record = reply.record
         if reply.error is not None:
@@ -288,6 +297,21 @@ class Invocations:
         if request.events is not None:
             reply = as_events(request.events, reply)
         await self._answer(request, reply)
+
+    async def _later(self, request: _Request, target: Target, call: Call) -> None:
+        """The answer of a call that nobody waits for: it is accepted."""
+        await self.later.accept(target.version, call, request.qualifier)
+        request.started = True
+        payload = json.dumps({"id": call.id, "status": "queued"}).encode()
+        headers = [
+            (b"location", b"/v1/invocations/" + call.id.encode()),
+            (b"preference-applied", b"respond-async"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(payload)),
+            *self._facts(request, complete=False),
+        ]
+        await request.send({"type": "http.response.start", "status": 202, "headers": headers})
+        await request.send({"type": "http.response.body", "body": payload})
 
     async def _answer(self, request: _Request, reply: Reply) -> None:
         status, own, payload = self.answers.pairs(reply)

@@ -25,7 +25,7 @@ from faas.ports import (
     RecordStore,
     Registry,
 )
-from faas.ports.events import IdempotencyStore, MessageQueue, Triggers
+from faas.ports.events import CallStore, IdempotencyStore, MessageQueue, Triggers, WebhookSecrets
 
 Progress = Callable[[str], None]
 Prepare = Callable[[bytes, Mapping[str, Any], str], bundle.Prepared]  # archive, settings, name; blocks: run in a thread
@@ -55,8 +55,11 @@ class InvokerPort(Protocol):
     def submit(self, version: FunctionVersion, call: Call, reply: Answering) -> object:
         """Begin a call whose reply goes to ``reply``, perhaps before this returns; a handle for ``abandon``."""
 
-    def abandon(self, handle: Any) -> None:
-        """The caller has gone: as when ``invoke`` is cancelled."""
+    def check(self, version: FunctionVersion, call: Call) -> None:
+        """Raises what a call would be refused with now, by the guard or for its hops."""
+
+    def abandon(self, handle: Any, *, stop: bool = False) -> None:
+        """The caller has gone: as when ``invoke`` is cancelled. ``stop``: end it whatever its function says."""
 
     async def load(self, version: FunctionVersion) -> int:
         """Bind a sandbox and import the module; returns init_ns, raises ``FunctionFailed`` and platform errors."""
@@ -124,6 +127,8 @@ class Services:
     prices: PriceStore
     queues: MessageQueue
     triggers: Triggers
+    calls: CallStore
+    webhook_secrets: WebhookSecrets
     logs: LogSink
     clock: Clock
     new_id: Callable[[], str]  # invocation ids: 32 lower-case hex characters, time-ordered

@@ -102,6 +102,8 @@ def described(error: FaasError) -> dict[str, str]:
     if isinstance(error, FunctionFailed):
         shown["error_type"] = error.error_type
         shown["traceback"] = error.traceback
+    if isinstance(error, InstanceCrashed):
+        shown["exit"] = error.exit
     return shown
 
 

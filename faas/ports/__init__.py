@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,7 +337,10 @@ class RecordStore(Protocol):
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None: ...
 
-    async def list(self, namespace: str, function: str, limit: int) -> list[dict[str, Any]]: ...
+    async def attempts(self, namespace: str, invocation_id: str) -> builtins.list[dict[str, Any]]:
+        """Every attempt at it, the last one last. One that was turned away may have the number of the next."""
+
+    async def list(self, namespace: str, function: str, limit: int) -> builtins.list[dict[str, Any]]: ...
 
 
 class Prices(NamedTuple):

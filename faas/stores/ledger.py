@@ -266,20 +266,23 @@ class RedisRecords:
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None:
         """The last attempt there is a record of."""
+        found = await self.attempts(namespace, invocation_id)
+        return found[-1] if found else None
+
+    async def attempts(self, namespace: str, invocation_id: str) -> builtins.list[dict[str, Any]]:
         try:
             packed_id = unhexlify(invocation_id)
         except ValueError:
-            return None
+            return []
         if packed_id.hex() != invocation_id or len(packed_id) != ID_BYTES:
-            return None
+            return []
         span, in_span_ms = divmod(int.from_bytes(packed_id[:6], "big"), 1 << SPAN_BITS)
         with edge():
             found = await self._find(keys=[f"faas:ids:{span}"], args=[f"{namespace}:", in_span_ms, packed_id])
         parts = [unpack_part(part) for part in found]
         attempts = [(part, row) for part in parts for row in part.rows if row[ROW_ID] == packed_id]
-        if not attempts:
-            return None
-        return _shown(*max(attempts, key=lambda attempt: attempt[1][ROW_ATTEMPT]))
+        attempts.sort(key=lambda attempt: (attempt[1][ROW_ATTEMPT], attempt[1][ROW_STARTED_NS]))
+        return [_shown(*attempt) for attempt in attempts]
 
     async def list(self, namespace: str, function: str, limit: int) -> list[dict[str, Any]]:
         """The newest ``limit`` (at most 1000), newest first; of each invocation the last attempt."""

@@ -262,6 +262,11 @@ class MemoryLedger:
         entry = self._shown.get((namespace, invocation_id))
         return invocation_record(entry.record, entry.detail) if entry is not None else None
 
+    async def attempts(self, namespace: str, invocation_id: str) -> builtins.list[dict[str, Any]]:
+        """Of an invocation the last one is kept here."""
+        found = await self.get(namespace, invocation_id)
+        return [found] if found is not None else []
+
     async def list(self, namespace: str, function: str, limit: int) -> builtins.list[dict[str, Any]]:
         self._check()
         return [invocation_record(e.record, e.detail) for e in self._newest(namespace, function)[: max(limit, 0)]]

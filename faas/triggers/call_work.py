@@ -36,7 +36,7 @@ from faas.triggers.outage import pause_s
 log = logging.getLogger("faas.triggers")
 
 AT_ONCE_MAX: Final = 32  # of one function's, over all nodes: callers who wait shall find room beside them
-LEASE_MS: Final = 20_000  # renewed while it runs: how soon somebody else has what a dead node had
+LEASE_MS: Final = 8_000  # renewed while it runs: how soon somebody else has what a dead node had
 LOST_MAX: Final = 20  # so often beyond its attempts a call may be lost with its node before it is given up
 BUSY_MS: Final = 1000
 STORE_TRIES_MAX: Final = 100  # about five minutes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hashlib
 import itertools
 import json
@@ -85,7 +86,11 @@ class FakeInvoker:
         task.add_done_callback(ended)
         return task
 
-    def abandon(self, handle: asyncio.Task[Reply]) -> None:
+    def check(self, version: FunctionVersion, call: Call) -> None:
+        if self.guarded is not None:
+            self.guarded(version, call)
+
+    def abandon(self, handle: asyncio.Task[Reply], *, stop: bool = False) -> None:
         handle.cancel()
 
     async def load(self, version: FunctionVersion) -> int:
@@ -277,6 +282,10 @@ class FakeRecords:
 
     async def get(self, namespace: str, invocation_id: str) -> dict[str, Any] | None:
         return self.kept.get((namespace, invocation_id))
+
+    async def attempts(self, namespace: str, invocation_id: str) -> builtins.list[dict[str, Any]]:
+        found = self.kept.get((namespace, invocation_id))
+        return [found] if found is not None else []
 
     async def list(self, namespace: str, function: str, limit: int) -> list[dict[str, Any]]:
         found = [r for (ns, _), r in self.kept.items() if ns == namespace and r["function"] == function]

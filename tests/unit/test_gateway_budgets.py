@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from faas.billing.budget_words import month_of
-from faas.model.webhook import secret_bytes
 from faas.model.errors import StoreUnavailable
+from faas.model.webhook import secret_bytes
 from faas.ports import Entry
 from faas.stores.memory import MemoryLedger, MemoryRegistry
 from faas.stores.memory_budgets import MemoryBudgets

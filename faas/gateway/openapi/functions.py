@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from faas.gateway.openapi import invocations
 from faas.gateway.openapi.words import (
     ANY,
     CALL_CODES,
@@ -26,7 +27,7 @@ from faas.gateway.openapi.words import (
 
 
 def paths() -> dict[str, Any]:
-    return {**_calls(), **_functions()}
+    return {**_calls(), **_functions(), **invocations.paths()}
 
 
 def schemas() -> dict[str, Any]:
@@ -48,7 +49,7 @@ def schemas() -> dict[str, Any]:
         "Function": record(function),
         "Listed": record({**function, "instances": FREE}),
         "Deployed": record(deployed),
-        "Invocation": {**record(invocation, ("id",)), "additionalProperties": True},
+        "Invocation": {**record(invocation | invocations.LATER, ("id",)), "additionalProperties": True},
         "LogLine": line_schema,
     }
 
@@ -65,6 +66,9 @@ _FACTS: Final = {
         ("Idempotency-Replayed", "`true`: the answer of an earlier request with the same Idempotency-Key.", TEXT),
     )
 }
+_PREFER: Final = parameter(
+    "Prefer", "header", "`respond-async`: answer with 202 once the call is stored, and run it without a caller.", TEXT
+)
 _ONCE: Final = parameter(
     "Idempotency-Key",
     "header",
@@ -116,12 +120,15 @@ def _calls() -> dict[str, Any]:
                 "binary, structured or batched, arrive as dicts, and those that it returns go out in the same mode.",
                 {"200": _RESULT},
                 parameters=[TARGET, *NAMESPACES, _ONCE],
+                "Call a function. A JSON body is the event; any other content type arrives as bytes.",
+                {"200": _RESULT, "202": invocations.ACCEPTED},
+                parameters=[TARGET, *NAMESPACES, _ONCE, _PREFER],
                 body=anything,
                 codes=CALL_CODES,
             ),
             "get": operation(
                 "listInvocations",
-                "The function's latest invocations, newest first.",
+                "Its calls that have not ended and that nobody waits for, then its latest invocations; newest first.",
                 {"200": json(record({"invocations": list_of(ref("Invocation"))}))},
                 parameters=[NAME, LIMIT, *NAMESPACES],
             ),
@@ -186,14 +193,6 @@ def _functions() -> dict[str, Any]:
             )
         },
         "/v1/functions/{name}/logs": {"get": _logs()},
-        "/v1/invocations/{id}": {
-            "get": operation(
-                "readInvocation",
-                "The record of one invocation.",
-                {"200": json(ref("Invocation"))},
-                parameters=[parameter("id", "path", "The invocation's id."), *NAMESPACES],
-            )
-        },
     }
 
 
