@@ -24,6 +24,7 @@ from faas.ports import Answering, ApiKey, Entry, LogLine, UsageRow
 from faas.stores.bills import MemoryBills
 from faas.stores.memory import MemoryLedger, MemoryNamespaces, MemoryPrices, MemoryRegistry
 from faas.stores.memory_budgets import MemoryBudgets
+from faas.stores.memory_calls import MemoryCalls
 from tests.unit.queue_fakes import FakeQueues, FakeTriggers
 
 ADMIN = "faas_admin"
@@ -276,6 +277,11 @@ class FakeLedger:
             yield check
 
 
+class FakeSecrets:
+    async def secret(self, namespace: str) -> str:
+        return f"whsec_{namespace}"
+
+
 class FakeRecords:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], dict[str, Any]] = {}
@@ -358,6 +364,7 @@ class Bench:
     clock: FakeClock
     queues: FakeQueues = field(default_factory=FakeQueues)
     triggers: FakeTriggers = field(default_factory=FakeTriggers)
+    calls: MemoryCalls = field(default_factory=lambda: MemoryCalls(lambda: time.time_ns() // 1_000_000))
 
     async def call(
         self,
@@ -406,6 +413,8 @@ def make_bench(*versions: FunctionVersion, invoker: FakeInvoker | None = None, *
         prices=MemoryPrices(),
         queues=made.queues,
         triggers=made.triggers,
+        calls=made.calls,
+        webhook_secrets=FakeSecrets(),
         logs=made.logs,
         clock=made.clock,
         new_id=lambda: f"{next(ids):032x}",

@@ -11,6 +11,7 @@ import pytest
 
 from faas.gateway.services import Limits
 from faas.model import errors
+from faas.model.errors import BudgetExhausted
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply, Trigger
 from faas.model.manifest import Http
@@ -128,15 +129,31 @@ async def test_calls_go_on_while_the_store_is_away() -> None:
     assert (await bench.call("POST", DIRECT)).status == 503
 
 
-@pytest.mark.parametrize(
-    ("header", "value"),
-    [("idempotency-key", "abc"), ("prefer", "respond-async"), ("prefer", "wait=3, Respond-Async")],
-)
-async def test_what_is_not_there_yet_is_refused_not_ignored(header: str, value: str) -> None:
+async def test_what_is_not_there_yet_is_refused_not_ignored() -> None:
     bench = make_bench(PRIVATE)
-    answer = await bench.call("POST", DIRECT, headers=[(header, value)])
+    answer = await bench.call("POST", DIRECT, headers=[("idempotency-key", "abc")])
     assert (answer.status, answer.problem()["code"]) == (400, "invalid-request")
     assert not bench.invoker.calls
+
+
+@pytest.mark.parametrize("value", ["respond-async", "wait=3, Respond-Async"])
+async def test_a_call_that_nobody_waits_for_is_stored_and_not_run_here(value: str) -> None:
+    bench = make_bench(PRIVATE)
+    answer = await bench.call("POST", DIRECT, b"{}", headers=[("prefer", value)])
+    assert answer.status == 202
+    made = answer.json()["id"]
+    assert answer.header("location") == f"/v1/invocations/{made}"
+    record = await bench.calls.get("default", made)
+    assert record is not None
+    assert (record.status, record.function) == ("queued", "hello")
+    assert not bench.invoker.calls
+    bench.invoker.guarded = _no_money
+    refused = await bench.call("POST", DIRECT, b"{}", headers=[("prefer", value)])
+    assert (refused.status, refused.problem()["code"]) == (402, "budget-exhausted")
+
+
+def _no_money(_version: FunctionVersion, _call: Call) -> None:
+    raise BudgetExhausted("Nothing is left.")
 
 
 # -- namespaces and keys --------------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ async def test_a_request_inside_a_body_is_a_body() -> None:
     [
         (request(path="/v1/functions/hello/invocations?namespace=default"), 200),
         (request(BODY, "Faas-Namespace: default"), 200),
-        (request(BODY, "Prefer: respond-async"), 400),
+        (request(BODY, "Prefer: respond-async"), 202),
         (request(BODY, "Idempotency-Key: 1"), 400),
         (request(BODY, "Content-Type: text/plain"), 400),
         (request(key=""), 401),
