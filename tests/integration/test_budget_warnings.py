@@ -16,6 +16,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from faas.billing.notices import TRIES_MAX, Notice
 from faas.gateway.notifier import CLAIM_MS, Notifier
 from faas.model.budget import Webhook
+from faas.model.webhook import secret_of
 from faas.stores.memory import MemoryLedger, MemoryRegistry
 from faas.stores.memory_budgets import MemoryBudgets
 from tests.usage_samples import FixedClock
