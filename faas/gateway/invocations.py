@@ -57,8 +57,7 @@ HeaderMap = dict[bytes, bytes]
 class _Request(Flight):
     """What is known of a request while it is served: enough to answer it well whatever goes wrong."""
 
-    __slots__ = ("call", "cors", "events", "grant", "record", "scope", "send", "started", "target")
-    __slots__ = ("call", "cors", "grant", "qualifier", "record", "scope", "send", "started", "target")
+    __slots__ = ("call", "cors", "events", "grant", "qualifier", "record", "scope", "send", "started", "target")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(receive)

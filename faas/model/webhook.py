@@ -37,7 +37,8 @@ def signed_headers(webhook_id: str, body: bytes, secret: str, unix_s: int) -> di
     """Of one attempt to deliver a JSON body.
 
     >>> sent = b'{"test": 2432232314}'
-    >>> made = signed_headers("msg_p5jXN8AQM9LWM0D4loKWxJek", sent, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 1614265330)
+    >>> secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    >>> made = signed_headers("msg_p5jXN8AQM9LWM0D4loKWxJek", sent, secret, 1614265330)
     >>> made["webhook-signature"]
     'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
     """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from faas.model.call import CallRecord, CallStatus, Response
 from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send

@@ -130,7 +130,7 @@ class CallWork:
         stored = await _surely(lambda: self._calls.succeed(self._namespace, message.id, response))
         if stored is not CallStatus.SUCCEEDED:
             return await self._ended_before(delivery, version)
-        return self._done(delivery, version, Ack(delivery.receipt), self._ended(delivery, version, SUCCESS, response))
+        return self._done(version, Ack(delivery.receipt), self._ended(delivery, version, SUCCESS, response))
 
     # -- the attempt ------------------------------------------------------------------------------------------------
 
@@ -216,15 +216,13 @@ class CallWork:
         self, delivery: Delivery, version: FunctionVersion | None, error: FaasError, condition: str, reason: str
     ) -> Done:
         shown, call_id = self._parts.described(error), delivery.message.id
-        stored = await _surely(
-            lambda: self._calls.fail(self._namespace, self._function, call_id, shown, reason)
-        )
+        stored = await _surely(lambda: self._calls.fail(self._namespace, self._function, call_id, shown, reason))
         if stored is not CallStatus.FAILED and version is not None:
             return await self._ended_before(delivery, version)
         bury = Bury(delivery.receipt, f"{reason}: {said(shown)}"[:REASON_CHARS_MAX])
         if version is None:
             return Done([bury])
-        return self._done(delivery, version, bury, self._ended(delivery, version, condition, error=shown))
+        return self._done(version, bury, self._ended(delivery, version, condition, error=shown))
 
     async def _ended_before(self, delivery: Delivery, version: FunctionVersion) -> Done:
         """It has ended already, here or elsewhere, now or before a crash; what was not told of it is told."""
@@ -233,7 +231,7 @@ class CallWork:
             return Done([Ack(delivery.receipt)])
         if record.status is CallStatus.SUCCEEDED:
             told = self._ended(delivery, version, SUCCESS, record.response or Response())
-            return self._done(delivery, version, Ack(delivery.receipt), told)
+            return self._done(version, Ack(delivery.receipt), told)
         return self._buried_before(delivery, version, record)
 
     def _buried_before(self, delivery: Delivery, version: FunctionVersion, record: CallRecord) -> Done:
@@ -241,10 +239,11 @@ class CallWork:
         bury = Bury(delivery.receipt, f"{record.reason}: {said(shown)}"[:REASON_CHARS_MAX])
         exhausted = record.attempts >= version.manifest.retry.attempts
         return self._done(
-            delivery, version, bury, self._ended(delivery, version, EXHAUSTED if exhausted else EXPIRED, error=shown)
+            version, bury, self._ended(delivery, version, EXHAUSTED if exhausted else EXPIRED, error=shown)
         )
 
-    def _done(self, delivery: Delivery, version: FunctionVersion, outcome: Outcome, ended: Ended) -> Done:
+    @staticmethod
+    def _done(version: FunctionVersion, outcome: Outcome, ended: Ended) -> Done:
         manifest = version.manifest
         return Done([outcome], sends_for(ended, manifest.on_success, manifest.on_failure))
 

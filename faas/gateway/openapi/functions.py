@@ -118,9 +118,6 @@ def _calls() -> dict[str, Any]:
                 "invoke",
                 "Call a function. A JSON body is the event; any other content type arrives as bytes. CloudEvents 1.0, "
                 "binary, structured or batched, arrive as dicts, and those that it returns go out in the same mode.",
-                {"200": _RESULT},
-                parameters=[TARGET, *NAMESPACES, _ONCE],
-                "Call a function. A JSON body is the event; any other content type arrives as bytes.",
                 {"200": _RESULT, "202": invocations.ACCEPTED},
                 parameters=[TARGET, *NAMESPACES, _ONCE, _PREFER],
                 body=anything,
