@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import md5
+from json.encoder import encode_basestring
 from typing import Final, NamedTuple
 
 from faas.model.message import Delivery, Message, QueueName
@@ -20,8 +21,7 @@ _TAIL: Final = b"]}"
 ENVELOPE_BYTES: Final = len(_HEAD) + len(_TAIL)
 _IDS_SHOWN: Final = 3
 _NOTHING: Final = frozenset({b"", b"null", b"{}"})
-_escaped = json.JSONEncoder(ensure_ascii=False).encode
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_escaped = encode_basestring
 
 
 def arn(queue: QueueName) -> str:
@@ -58,30 +58,34 @@ def body_of(message: Message) -> str:
     return message.body.decode("utf-8", "replace")
 
 
-def record(queue: QueueName, delivery: Delivery) -> bytes:
-    """One message as SQS shows it, in JSON."""
+def record(delivery: Delivery, source: str) -> bytes:
+    """One message as SQS shows it, in JSON. ``source`` is the ``source_of`` its queue."""
     message = delivery.message
     text = body_of(message)
     encoded = text.encode("utf-8", "replace")
-    attributes = {
-        "ApproximateReceiveCount": str(delivery.attempt),
-        "SentTimestamp": str(delivery.sent_at_ms),
-        "SenderId": message.key_id or "faas",
-        "ApproximateFirstReceiveTimestamp": str(delivery.first_taken_at_ms or delivery.sent_at_ms),
-    }
+    more = ""
     if message.group:
-        attributes["MessageGroupId"] = message.group
+        more += f',"MessageGroupId":{_escaped(message.group)}'
     if message.dedup_id:
-        attributes["MessageDeduplicationId"] = message.dedup_id
+        more += f',"MessageDeduplicationId":{_escaped(message.dedup_id)}'
     if message.trace_parent:
-        attributes["AWSTraceHeader"] = message.trace_parent
-    shown = {name: {"stringValue": value, "dataType": "String"} for name, value in message.attributes.items()}
+        more += f',"AWSTraceHeader":{_escaped(message.trace_parent)}'
+    shown = ",".join(
+        f'{_escaped(name)}:{{"stringValue":{_escaped(value)},"dataType":"String"}}'
+        for name, value in message.attributes.items()
+    )
     return (
         f'{{"messageId":{_escaped(message.id)},"receiptHandle":{_escaped(delivery.receipt)},"body":{_escaped(text)},'
-        f'"attributes":{_compact(attributes)},"messageAttributes":{_compact(shown)},'
-        f'"md5OfBody":"{md5(encoded, usedforsecurity=False).hexdigest()}","eventSource":"faas:queue",'
-        f'"eventSourceARN":{_escaped(arn(queue))},"awsRegion":"{REGION}"}}'
+        f'"attributes":{{"ApproximateReceiveCount":"{delivery.attempt}","SentTimestamp":"{delivery.sent_at_ms}",'
+        f'"SenderId":{_escaped(message.key_id or "faas")},'
+        f'"ApproximateFirstReceiveTimestamp":"{delivery.first_taken_at_ms or delivery.sent_at_ms}"{more}}},'
+        f'"messageAttributes":{{{shown}}},"md5OfBody":"{md5(encoded, usedforsecurity=False).hexdigest()}",{source}}}'
     ).encode("utf-8", "replace")
+
+
+def source_of(queue: QueueName) -> str:
+    """What is the same in all records of a queue."""
+    return f'"eventSource":"faas:queue","eventSourceARN":{_escaped(arn(queue))},"awsRegion":"{REGION}"'
 
 
 class Event(NamedTuple):
@@ -93,13 +97,14 @@ class Event(NamedTuple):
 
 def events(queue: QueueName, batch: Iterable[Delivery], bytes_max: int) -> tuple[list[Event], list[Delivery]]:
     """The batch as events of at most ``bytes_max``, one if it fits, in order; and messages too large for any."""
+    source = source_of(queue)
     made: list[Event] = []
     oversized: list[Delivery] = []
     records: list[bytes] = []
     members: list[Delivery] = []
     size = ENVELOPE_BYTES
     for delivery in batch:
-        text = record(queue, delivery)
+        text = record(delivery, source)
         if ENVELOPE_BYTES + len(text) > bytes_max:
             oversized.append(delivery)
             continue

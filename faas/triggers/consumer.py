@@ -95,7 +95,12 @@ class Consumer:
 
     @property
     def idle(self) -> bool:
-        return not self._running and self._taking is None and self._timer is None
+        """Nothing is done; at most a timer stands (``waits``)."""
+        return not self._running and self._taking is None
+
+    @property
+    def waits(self) -> bool:
+        return self._timer is not None
 
     @property
     def in_flight(self) -> int:
@@ -112,12 +117,16 @@ class Consumer:
             self._timer = None
         self._taking = self._loop.create_task(self._take())
 
-    async def drain(self) -> None:
-        """Take nothing more. What is just being taken goes back untouched; batches that run go on."""
+    def stop(self) -> None:
+        """Take nothing more."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def drain(self) -> None:
+        """Stop. What is just being taken goes back untouched; batches that run go on."""
+        self.stop()
         if self._taking is not None:
             await asyncio.wait([self._taking])
 

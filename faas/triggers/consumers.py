@@ -204,7 +204,8 @@ class Consumers:
             self._ring(queue)
         for queue in [name for name in self._consumers if name.name.startswith("@") and name not in busy]:
             if all(consumer.idle for consumer in self._consumers[queue].values()):
-                del self._consumers[queue]
+                for consumer in self._consumers.pop(queue).values():
+                    consumer.stop()
 
     # -- what people see --------------------------------------------------------------------------------------------
 

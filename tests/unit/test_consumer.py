@@ -44,6 +44,7 @@ async def test_it_takes_until_there_is_nothing_and_then_holds_nothing() -> None:
     await until(lambda: made.idle)
     assert work.batches == [["a", "b"], ["c", "d"], ["e"]]
     assert asyncio.all_tasks() == before
+    assert not made.waits
     assert queues.takes == 4, "three batches and one that was empty"
 
 
@@ -98,7 +99,7 @@ async def test_a_batch_that_could_not_be_tried_goes_back_and_the_consumer_rests(
     made.ring()
     await asyncio.sleep(0.01)
     assert queues.takes == takes, "a bell does not end a rest"
-    assert not made.idle, "a timer will"
+    assert made.waits, "a timer will"
     await made.close(1)
 
 
@@ -134,7 +135,7 @@ async def test_what_is_to_be_tried_again_is_asked_for_so_that_its_time_is_known(
     work.go.set()
     await until(lambda: queues.takes == 3)
     await until(lambda: made.in_flight == 0)
-    assert not made.idle, "a timer stands"
+    assert made.waits, "a timer stands"
     await made.close(1)
 
 
