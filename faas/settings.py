@@ -8,22 +8,30 @@ reads the environment. Quantities are integers whose unit ends the field's name;
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from faas.home import SETTINGS_FILE, faas_home
-from faas.packaging import sizes
+from faas.model.connection import SCHEMES, masked, system_of
+from faas.packaging import checks, sizes
 
 CLIENT_NAMES = frozenset({"url", "key", "namespace"})  # FAAS_URL and so on: read by the CLI, no business of a node
 MEMORY_BUDGET_BYTES_MIN = 128 * sizes.MIB
-SECRETS = frozenset({"export_token"})  # whose values are shown to nobody
+SECRETS = frozenset({"export_token", "connections"})  # whose values no error shows
 BODY_BYTES_MAX = 15 * sizes.MIB  # the channel's frames end at 16 MiB
 _UNITS = ("_bytes", "_ms")
 
@@ -65,6 +73,31 @@ def _export_token(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[\x21-\x7e]*", value.strip()):
         raise ValueError("wanted ASCII text without blanks")
     return value.strip() if isinstance(value, str) else value
+
+
+def _connections(value: object) -> object:
+    """A table of name and URL; in the environment ``NAME=URL NAME=URL``, or JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("{") else dict(_pairs(value))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(value, Mapping):
+        raise ValueError("wanted a table of names and URLs")
+    for name, url in value.items():
+        if not checks.CONNECTION.fullmatch(name):
+            raise ValueError("a connection's name is of letters, digits, - and _, at most 63")
+        if not isinstance(url, str) or not url.isprintable() or system_of(url) is None:
+            raise ValueError(f"{name}: wanted a URL that begins with {', '.join(f'{s}://' for s in SCHEMES)}")
+    return dict(value)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for pair in text.split():
+        name, separator, url = pair.partition("=")
+        if not separator:
+            raise ValueError("wanted NAME=URL, several of them with blanks between")
+        yield name, url
 
 
 def _size(value: object) -> int:
@@ -135,6 +168,9 @@ class Settings(BaseSettings):
     export_token: Annotated[str, BeforeValidator(_export_token)] = Field(default="", repr=False)
     export_namespaces: str = ""  # whose, separated by commas; "" = all
     export_backlog_bytes: Size = Field(default=sizes.GIB, ge=16 * sizes.MIB)  # kept while the destination is away
+    connections: Annotated[dict[str, str], NoDecode, BeforeValidator(_connections)] = Field(
+        default_factory=dict, repr=False
+    )  # to systems whose messages functions take, by name
 
     keep_alive_ms: Duration = Field(
         default=10 * sizes.MINUTE_MS, ge=0, le=7 * sizes.DAY_MS
@@ -225,6 +261,8 @@ def shown(settings: Settings, name: str) -> str:
         return without_password(value) if value else "(embedded Valkey)"
     if name == "export_url":
         return without_password(value)
+    if name == "connections":
+        return " ".join(f"{key}={masked(url)}" for key, url in value.items())
     if name in SECRETS:
         return "***" if value else ""
     return str(value)

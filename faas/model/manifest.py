@@ -23,6 +23,19 @@ class Http(_Frozen):
     cors_origins: tuple[str, ...] = ()
 
 
+class QueueSource(_Frozen):
+    """What is pumped into a trigger's queue: by connection, and exactly one of queue, stream, list and channel."""
+
+    connection: str  # a name in the node's settings, where the address and the password are
+    queue: str = ""  # RabbitMQ
+    stream: str = ""  # NATS JetStream
+    subject: str = ""  # of that stream; "" = all
+    list: str = ""  # Redis or Valkey
+    end: Literal["right", "left"] = "right"  # of that list, from which is taken
+    channel: str = ""  # Redis or Valkey pub/sub; a pattern when it holds *, ? or [
+    group_by: str = ""  # the attribute whose value is the message's group; "" = no order
+
+
 class QueueTrigger(_Frozen):
     name: str
     batch: int = 10
@@ -30,6 +43,7 @@ class QueueTrigger(_Frozen):
     max_concurrency: int = 5
     lease_ms: int | None = None  # None = 6 x timeout
     filter: dict[str, Any] | None = None  # an event pattern (``faas.events.filters``); None = every message
+    source: QueueSource | None = None  # None = what is sent to the queue itself
 
 
 class CronTrigger(_Frozen):

@@ -48,6 +48,9 @@ DEPENDENCIES_MAX = 200
 ENV_BYTES_MAX = 32 * 1024
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
+FOREIGN_BYTES_MAX = 255  # of names in RabbitMQ; NATS and Redis have no less
+
+CONNECTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ATTRIBUTE = re.compile(r"[^\W\d]\w{0,127}")
@@ -304,6 +307,43 @@ def dependency(value: Any) -> str:
     return str(found)
 
 
+def connection(value: Any) -> str:
+    """As ``name``, but "_" may be in it too: operators choose these."""
+    if not CONNECTION.fullmatch(text(value)):
+        raise ValueError(f"{shown(value)} is not the name of a connection: letters, digits, - and _, at most 63")
+    return str(value)
+
+
+def foreign(value: Any) -> str:
+    """A name in a system that is not ours, with its own rules."""
+    if not text(value) or len(value.encode()) > FOREIGN_BYTES_MAX or not value.isprintable():
+        raise ValueError(f"must be a name of 1 to {FOREIGN_BYTES_MAX} bytes, all of it printable, not {shown(value)}")
+    return str(value)
+
+
+def stream(value: Any) -> str:
+    if re.search(r"[\s.*>/\\]", foreign(value)):
+        raise ValueError(f"{shown(value)} is not the name of a JetStream stream: no blanks and none of . * > / \\")
+    return str(value)
+
+
+def subject(value: Any) -> str:
+    parts = foreign(value).split(".")
+    if not all(parts) or re.search(r"\s", value) or ">" in parts[:-1]:
+        raise ValueError(f'{shown(value)} is not a subject: write one such as "orders.eu", "orders.*" or "orders.>"')
+    return str(value)
+
+
+SOURCE_FIELDS: dict[str, tuple[str, Check]] = {
+    "connection": ("connection", connection),
+    "queue": ("queue", foreign),
+    "stream": ("stream", stream),
+    "subject": ("subject", subject),
+    "list": ("list", foreign),
+    "end": ("end", choice("right", "left")),
+    "channel": ("channel", foreign),
+    "group_by": ("group_by", foreign),
+}
 QUEUE_FIELDS: dict[str, tuple[str, Check]] = {
     "name": ("name", name),
     "batch": ("batch", integer(1, 10_000)),
@@ -311,6 +351,7 @@ QUEUE_FIELDS: dict[str, tuple[str, Check]] = {
     "max_concurrency": ("max_concurrency", integer(1, INSTANCES_MAX)),
     "lease": ("lease_ms", duration(SECOND_MS, 12 * HOUR_MS)),
     "filter": ("filter", event_filter),
+    "source": ("source", lambda value: value),  # a table: ``manifest.py`` walks it
 }
 CRON_FIELDS: dict[str, tuple[str, Check]] = {
     "schedule": ("schedule", cron),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from faas.model.errors import InvalidManifest, ManifestProblem
-from faas.model.manifest import CronTrigger, Http, Manifest, QueueTrigger, Retry
+from faas.model.manifest import CronTrigger, Http, Manifest, QueueSource, QueueTrigger, Retry
 from faas.model.toml_text import Path, dotted
 from faas.packaging import checks
 from faas.packaging.document import Document, line_of
@@ -251,6 +251,8 @@ class Walk:
         timeout_ms = fields.get("timeout_ms", Manifest.model_fields["timeout_ms"].default)
         for path, item in self._tables(value, "queue"):
             checked = self._fields(item, path, checks.QUEUE_FIELDS)
+            if "source" in checked:
+                checked["source"] = self._source(checked["source"], (*path, "source"))
             lease_ms = checked.get("lease_ms")
             if lease_ms is not None and lease_ms < timeout_ms:
                 hint = f"must be at least the timeout ({format_duration_ms(timeout_ms)}), or messages come twice"
@@ -262,6 +264,21 @@ class Walk:
             elif "name" in checked:
                 found[checked["name"]] = QueueTrigger(**checked)
         return tuple(found.values())
+
+    def _source(self, value: Any, path: Path) -> QueueSource | None:
+        before = len(self.problems)
+        found = self._section(value, path, checks.SOURCE_FIELDS)
+        if len(self.problems) > before:
+            return None
+        if "connection" not in found:
+            self.add((*path, "connection"), "a source needs the name of a connection of the node (FAAS_CONNECTIONS)")
+        places = [key for key in ("queue", "stream", "list", "channel") if key in found]
+        if len(places) != 1:
+            self.add(path, "needs one of queue (RabbitMQ), stream (NATS JetStream), list and channel (Redis)")
+        for key, place in (("subject", "stream"), ("end", "list")):
+            if key in found and place not in found:
+                self.add((*path, key), f"goes with {place} only")
+        return QueueSource(**found) if len(self.problems) == before else None
 
     def _crons(self, value: Any) -> tuple[CronTrigger, ...]:
         found = []
@@ -330,12 +347,14 @@ def _http_settings(http: Http) -> dict[str, Any]:
 
 
 def queue_settings(queue: QueueTrigger) -> dict[str, Any]:
-    settings = queue.model_dump(exclude={"window_ms", "lease_ms", "filter"})
+    settings = queue.model_dump(exclude={"window_ms", "lease_ms", "filter", "source"})
     settings["window"] = format_duration_ms(queue.window_ms)
     if queue.lease_ms is not None:
         settings["lease"] = format_duration_ms(queue.lease_ms)
     if queue.filter is not None:
         settings["filter"] = queue.filter
+    if queue.source is not None:
+        settings["source"] = queue.source.model_dump(exclude_defaults=True)
     return settings
 
 

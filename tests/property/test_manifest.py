@@ -40,6 +40,11 @@ values: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=10,
 )
+queue_sources = st.sampled_from(
+    [{"connection": "rabbit", "queue": "orders", "group_by": "queue"}, {"connection": "n_1", "stream": "S"},
+     {"connection": "n", "stream": "S", "subject": "orders.*.>"}, {"connection": "r", "list": "jobs", "end": "left"},
+     {"connection": "r", "channel": "news.*"}]
+)  # fmt: skip
 settings = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=12), values, max_size=8)
 
 
@@ -86,7 +91,7 @@ def valid_settings(draw: st.DrawFn) -> dict[str, Any]:
             st.fixed_dictionaries(
                 {"name": name},
                 optional={"batch": st.integers(1, 10_000), "window": st.just("1s"), "lease": st.just("2h")}
-                | {"filter": st.just({"body": {"n": [{"numeric": [">", 0]}, None]}})},
+                | {"filter": st.just({"body": {"n": [{"numeric": [">", 0]}, None]}}), "source": queue_sources},
             ),
             max_size=3,
             unique_by=lambda queue: queue["name"],

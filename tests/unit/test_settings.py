@@ -121,7 +121,7 @@ def test_unknown_keys_in_the_file_are_refused_with_a_guess(home: Path) -> None:
     (home / "faas.toml").write_text('prot = 1\nzzz = 2\nhome = "/x"\nqueue_wait_ms = 5\n')
     first, second, third, fourth = problems()
     assert "unknown setting prot; did you mean port?" in first
-    assert "unknown setting zzz; there is drain_timeout, " in second
+    assert "unknown setting zzz; there is connections, drain_timeout, " in second
     assert "home can only be set in the environment, as FAAS_HOME" in third
     assert "unknown setting queue_wait_ms; did you mean queue_wait?" in fourth
 
@@ -180,3 +180,35 @@ def test_home_follows_xdg() -> None:
     assert default_home({"XDG_DATA_HOME": "relative"}) == Path.home() / ".local/share/faas"
     assert faas_home({"FAAS_HOME": "~/x"}) == Path.home() / "x"
     assert faas_home({"FAAS_HOME": "rel"}).is_absolute()
+
+
+def test_connections_are_named_and_shown_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAAS_CONNECTIONS", "rabbit=amqp://ann:secret@h/v n=nats://ann:secret@a,nats://token@b")
+    found, sources = load()
+    assert found.connections["rabbit"] == "amqp://ann:secret@h/v"
+    assert shown(found, "connections") == "rabbit=amqp://ann:***@h/v n=nats://ann:***@a,nats://***@b"
+    assert sources["connections"] == "environment"
+    assert "secret" not in repr(found)
+    (faas_home() / "faas.toml").write_text('[connections]\nold = "redis://:secret@h"\n')
+    monkeypatch.delenv("FAAS_CONNECTIONS")
+    assert load()[0].connections == {"old": "redis://:secret@h"}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("amqp://ann:secret@h", "wanted NAME=URL"),
+        ("a=http://ann:secret@h", "a: wanted a URL that begins with amqp://"),
+        ("amqp://ann:secret=a@h", "a connection's name is of letters"),
+        ('{"a": ["secret"]}', "a: wanted a URL"),
+        ('{"a" secret', "not JSON"),
+    ],
+)
+def test_connections_that_are_none_are_refused_without_their_passwords(
+    monkeypatch: pytest.MonkeyPatch, written: str, said: str
+) -> None:
+    monkeypatch.setenv("FAAS_CONNECTIONS", written)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
