@@ -83,7 +83,7 @@ def _connections(value: object) -> object:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from None
     if not isinstance(value, Mapping):
-        raise ValueError("wanted a table of names and URLs")
+        raise ValueError("wanted a table of names and URLs")  # noqa: TRY004 - for pydantic, as any other
     for name, url in value.items():
         if not checks.CONNECTION.fullmatch(name):
             raise ValueError("a connection's name is of letters, digits, - and _, at most 63")

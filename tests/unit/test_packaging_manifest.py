@@ -212,7 +212,10 @@ def test_every_problem_comes_at_once_with_its_key_and_line() -> None:
         ({"queue": [{"name": "a", "source": {"connection": "c", "list": "l", "subject": "s"}}]}, "goes with stream"),
         ({"queue": [{"name": "a", "source": {"connection": "c", "stream": "a.b"}}]}, "not the name of a JetStream"),
         ({"queue": [{"name": "a", "source": {"connection": "c", "stream": "a", "subject": "a..b"}}]}, "not a subject"),
-        ({"queue": [{"name": "a", "source": {"connection": "amqp://x", "queue": "b"}}]}, "not the name of a connection"),
+        (
+            {"queue": [{"name": "a", "source": {"connection": "amqp://x", "queue": "b"}}]},
+            "not the name of a connection",
+        ),
         ({"queue": [{"name": "a", "source": {"connection": "c", "queeu": "b"}}]}, 'did you mean "queue"'),
         ({"cron": [{}]}, "needs a schedule"),
         ({"cron": [{"schedule": "61 * * * *"}]}, "bad minute"),
