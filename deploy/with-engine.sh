@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES="bubblewrap ca-certificates curl iproute2 iptables util-linux" # curl: the guide uses it, and its commands are tested
 ENGINE_PACKAGES="docker.io"
+TEST_PACKAGES="rabbitmq-server nats-server" # with TEST_SERVERS=1; 40 MB to fetch, 70 on disk
 READY_S=60
 address=${DOCKER_HOST:-unix:///var/run/docker.sock}
 log=/var/log/faas-dockerd.log
@@ -43,6 +44,30 @@ install() {
     tail -n 20 "$output" >&2
     rm -f "$output"
     return 1
+}
+
+# Servers that tests start for themselves. Their packages would start them as services too, now and at each boot.
+install_test_servers() {
+    services=""
+    for package in $TEST_PACKAGES; do
+        installed "$package" || services="$services $package"
+    done
+    [ -n "$services" ] || return 0
+    installed erlang-base || services="$services epmd.service epmd.socket"
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        own_policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' >"$own_policy" && chmod 755 "$own_policy"
+    fi
+    # shellcheck disable=SC2086
+    install $TEST_PACKAGES && fine=0 || fine=1
+    rm -f ${own_policy:+"$own_policy"}
+    own_policy=""
+    if command -v systemctl >/dev/null; then
+        for service in $services; do
+            systemctl --quiet disable "$service" >/dev/null 2>&1 || true
+        done
+    fi
+    return "$fine"
 }
 
 prepare_cgroups() {
@@ -116,13 +141,17 @@ refuse() {
 }
 
 scratch=""
-trap 'stop; [ -z "$scratch" ] || rm -rf "$scratch"' EXIT
+own_policy=""
+trap 'stop; rm -rf ${scratch:+"$scratch"} ${own_policy:+"$own_policy"}' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 if may_install; then
     # shellcheck disable=SC2086
     install $PACKAGES || say "some sandbox tools could not be installed: $PACKAGES"
+    if [ -n "${TEST_SERVERS:-}" ] && ! install_test_servers; then
+        say "some servers that tests talk to could not be installed: $TEST_PACKAGES"
+    fi
 fi
 if ! answers; then
     if ! may_install; then

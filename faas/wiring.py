@@ -28,6 +28,7 @@ from faas.invoker.config import InvokerConfig
 from faas.invoker.ids import new_id
 from faas.invoker.invoker import Invoker
 from faas.invoker.run import described
+from faas.model.connection import systems_of
 from faas.model.errors import FaasError
 from faas.packaging import bundle, layers
 from faas.packaging.content import ContentStore
@@ -45,6 +46,7 @@ from faas.stores.held import HeldMeter, RedisHeld
 from faas.stores.idempotency import RedisIdempotency
 from faas.stores.journal import Journal
 from faas.stores.keys import RedisKeyStore
+from faas.stores.leases import RedisLeases
 from faas.stores.ledger import RedisLedger, RedisRecords
 from faas.stores.logs import RedisLogSink
 from faas.stores.namespaces import RedisNamespaces
@@ -56,6 +58,7 @@ from faas.stores.triggers import RedisTriggers
 from faas.stores.webhooks import RedisWebhookSecrets
 from faas.triggers.call_work import CallParts
 from faas.triggers.cancels import Cancels
+from faas.triggers.connectors.connectors import Connectors
 from faas.triggers.consumers import Consumers
 from faas.triggers.destinations import told
 from faas.triggers.directory import Directory
@@ -155,6 +158,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 isolation=engine.isolation,
                 runtimes=({"name": "python", "version": engine.python_version},),
                 limits=Limits(body_bytes_max=settings.max_body_bytes),
+                connections=systems_of(settings.connections),
                 ready=partial(_not_ready, client),
                 journal_pending=lambda: flusher.pending,
                 export=exporter,
@@ -195,6 +199,8 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
         gateway.metrics.queues = consumers
         await stack.enter_async_context(_running(consumers.run(), consumers.close))
+        connectors = Connectors(triggers, queues, RedisLeases(client), settings.connections, identity.node)
+        await stack.enter_async_context(_running(connectors.run(), connectors.close))
         scheduler = Scheduler(triggers, queues, clock, new_id)
         await stack.enter_async_context(_running(scheduler.run()))
         await stack.enter_async_context(_running(triggers.run()))

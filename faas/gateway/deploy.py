@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from faas.gateway.catalog import Catalog
 from faas.gateway.services import Progress, Services
+from faas.model.connection import misfits
 from faas.model.errors import (
     Conflict,
     DeadlineExceeded,
@@ -55,6 +56,7 @@ class Deployer:
         self._revise = services.revise
         self._lock = services.lock
         self._clock = services.clock
+        self._connections = services.connections
         self._catalog = catalog
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -65,6 +67,7 @@ class Deployer:
         async with self._one_at_a_time(namespace, name):
             progress("reading the bundle")
             prepared = await asyncio.to_thread(self._prepare, archive, settings, name)
+            self._check_sources(prepared.manifest)
             lock = ""
             if prepared.dependencies:
                 progress("resolving the dependencies")
@@ -81,6 +84,7 @@ class Deployer:
             if current is None:
                 raise NotFound(f"There is no function '{name}'.")
             manifest = await asyncio.to_thread(self._revise, current.manifest, settings)
+            self._check_sources(manifest)
             draft = functools.partial(self._version, namespace, manifest, current.bundle, current.lock)
             return await self._release(namespace, name, draft, (), progress)
 
@@ -97,6 +101,12 @@ class Deployer:
             return  # it is our own, and a new version may be loading
         latest = await self._registry.latest(namespace, name)
         await self._invoker.forget(namespace, name, keep=latest.version if latest is not None else None)
+
+    def _check_sources(self, manifest: Manifest) -> None:
+        """This node speaks for all: what it could not serve, nobody is to be left waiting for."""
+        problems = [ManifestProblem(key, sentence) for key, sentence in misfits(manifest, self._connections)]
+        if problems:
+            raise InvalidManifest(problems)
 
     def _version(self, namespace: str, manifest: Manifest, bundle: str, lock: str, number: int) -> FunctionVersion:
         return FunctionVersion(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from faas.model.connection import System
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
 from faas.model.manifest import Manifest
@@ -137,6 +138,7 @@ class Services:
     isolation: str = ""
     runtimes: tuple[Mapping[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
+    connections: Mapping[str, System] = field(default_factory=dict)  # to systems that queues can be fed from, by name
     ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
     journal_pending: Callable[[], int] = int  # records not yet in the ledger
     export: ExportPort | None = None  # None: usage is not exported

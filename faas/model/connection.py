@@ -42,6 +42,11 @@ def system_of(url: str) -> System | None:
     return SCHEMES.get(scheme) if separator and rest else None
 
 
+def systems_of(urls: Mapping[str, str]) -> dict[str, System]:
+    """By name, of connections by name."""
+    return {name: system for name, url in urls.items() if (system := system_of(url)) is not None}
+
+
 def masked(url: str) -> str:
     """The address without passwords, and without user names alone, which are tokens in NATS.
 

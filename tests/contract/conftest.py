@@ -21,6 +21,7 @@ from faas.engines.select import probe_docker
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec
 from faas.stores.redis_client import Client
+from tests.contract.foreign import RABBITMQ, Nats, find_nats, running_rabbitmq
 from tests.contract.sandboxes import MB, Dialled, Probe, bind, new_id, write_probe
 from tests.contract.valkeys import emptied, running_valkey
 
@@ -133,6 +134,26 @@ async def boot(engine: AnyEngine, home: Path) -> AsyncIterator[Boot]:
     yield one
     for each in dialled:
         await each.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """A RabbitMQ of our own."""
+    if not RABBITMQ.exists() or shutil.which("epmd") is None:
+        need("RabbitMQ is not installed (Debian: rabbitmq-server)")
+    with running_rabbitmq() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[Nats]:
+    """A NATS server of our own, with JetStream."""
+    if find_nats() is None:
+        need("NATS is not installed (Debian: nats-server)")
+    server = Nats()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH changes the user
 UP_S = 100.0
@@ -21,6 +22,11 @@ UP_S = 100.0
 
 def find_nats() -> str | None:
     return shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
+
+
+def connectable(valkey_url: str) -> str:
+    """The path of its socket."""
+    return unquote(valkey_url.removeprefix("unix://"))
 
 
 def free_port() -> int:
@@ -122,7 +128,7 @@ class Cut:
     """A way to a server that can be cut and mended: what a client sees of a server that restarts."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
+        self._target = host, port  # or the path of a socket, and 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -139,9 +145,11 @@ class Cut:
         await self._server.wait_closed()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
+        host, port = self._target
+        there, back = await (asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host))
         self._open |= {writer, back}
-        await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # the test is over
+            await asyncio.gather(_copy(reader, back), _copy(there, writer))
         self._open -= {writer, back}
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from faas.model.connection import System, described, misfit, system_of, wanted
+from faas.model.connection import System, described, misfit, systems_of, wanted
 from faas.model.manifest import QueueSource
 from faas.model.message import QueueName
 from faas.model.trigger import TriggerSpec
@@ -47,7 +47,7 @@ class Connectors:
         self._queues = queues
         self._leases = leases
         self._urls = connections
-        self._systems = {name: system for name, url in connections.items() if (system := system_of(url))}
+        self._systems = systems_of(connections)
         self._node = node
         self._wanted: frozenset[Place] = frozenset()
         self._pumps: dict[Place, Pump] = {}

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from faas.model.errors import FaasError, StoreUnavailable
+from faas.model.errors import FaasError, PayloadTooLarge, StoreUnavailable
 from faas.model.message import BODY_BYTES_MAX, QueueName, Send
 from faas.ports.events import MessageQueue
 from faas.ports.leases import Leases
@@ -179,10 +179,10 @@ class Pump:
     async def _sent(self, part: Sequence[Foreign]) -> Sequence[Foreign]:
         """Those that are stored with us now. What can't be is refused, and does not keep the others from it."""
         try:
-            if len(part) == 1 and len(part[0].message.body) > BODY_BYTES_MAX:
-                raise ValueError(f"its {len(part[0].message.body):,} bytes are more than a message may have")
+            if (size := max(len(each.message.body) for each in part)) > BODY_BYTES_MAX:
+                raise PayloadTooLarge(f"its {size:,} bytes are more than a message may have, {BODY_BYTES_MAX:,}")
             await self._patiently(lambda: self._queues.send([Send(self._queue, each.message) for each in part]))
-        except (FaasError, ValueError) as error:
+        except FaasError as error:
             if len(part) > 1:
                 return [foreign for each in part for foreign in await self._sent([each])]
             self.refused += 1
