@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tomllib
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from faas.model.manifest import QueueSource, QueueTrigger
 from faas.model.message import Ack, Delivery, Outcome, QueueName
 from faas.model.trigger import TriggerSpec
+from faas.packaging.document import Document
+from faas.packaging.manifest import parse
 from faas.stores.leases import RedisLeases
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client
 from faas.triggers.connectors.connectors import Connectors
 
 QUEUE = QueueName("default", "orders")
+GUIDE = Path(__file__).parents[2] / "functions" / "README.md"
+
+
+def guide_source(connection: str, place: str = "") -> QueueSource:
+    """What the guide shows for this connection: the first that has ``place``."""
+    blocks = re.findall(r"^```toml\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    settings = [tomllib.loads(block).get("tool", {}).get("faas", {}) for block in blocks]
+    found = [
+        queue.source
+        for each in settings
+        for queue in parse(Document(values={"name": "f", "queue": each.get("queue", [])})).queues
+        if queue.source is not None and queue.source.connection == connection
+    ]
+    return next(source for source in found if not place or getattr(source, place))
 
 
 class Node:

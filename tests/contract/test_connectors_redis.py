@@ -14,12 +14,12 @@ from faas.stores.redis_client import Client
 from faas.triggers.connectors import redis_lists
 from faas.triggers.connectors.pump import OwnLease, PumpState
 from faas.triggers.connectors.redis_lists import RedisListSource
-from tests.contract.connector_nodes import QUEUE, Node, depth, handle, numbered, until
+from tests.contract.connector_nodes import QUEUE, Node, depth, guide_source, handle, numbered, until
 
 pytestmark = pytest.mark.anyio
 
 LIST = QueueSource(connection="it", list="jobs")
-CHANNEL = QueueSource(connection="it", channel="news.*")
+CHANNEL = guide_source("redis", "channel")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def node(client: Client, queues: RedisQueues, valkey_url: str) -> AsyncIte
     made: list[Node] = []
 
     def one(name: str) -> Node:
-        made.append(Node(queues, client, {"it": valkey_url}, name))
+        made.append(Node(queues, client, {"it": valkey_url, "redis": valkey_url}, name))
         return made[-1]
 
     yield one
@@ -139,7 +139,7 @@ async def test_a_source_that_this_node_has_no_connection_for_is_said(
         return lost.state() == "unknown"
 
     await until(said, "it is said")
-    assert 'no connection "rabbit" (there is: it)' in lost.connectors.states()[0].error
+    assert 'no connection "rabbit" (there is: it, redis)' in lost.connectors.states()[0].error
     lost.say(QueueSource(connection="it", queue="q"))
 
     async def other() -> bool:

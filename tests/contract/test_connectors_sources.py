@@ -19,7 +19,7 @@ from faas.model.message import Ack, Bury, Delivery, Outcome, Send
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client
 from faas.triggers.connectors import pump as pumps
-from tests.contract.connector_nodes import QUEUE, Node, depth, handle, numbered, until
+from tests.contract.connector_nodes import QUEUE, Node, depth, guide_source, handle, numbered, until
 from tests.contract.foreign import Cut, Nats, connectable
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ class System(Protocol):
 
 class Rabbit:
     tells_apart = True
-    source = QueueSource(connection="it", queue="orders.in")
+    source = guide_source("rabbit")
     group_by = "queue"
 
     def __init__(self, url: str) -> None:
@@ -92,7 +92,7 @@ class Rabbit:
 
 class JetStream:
     tells_apart = True
-    source = QueueSource(connection="it", stream="ORDERS", subject="orders.>")
+    source = guide_source("nats")
     group_by = "stream"
 
     def __init__(self, server: Nats) -> None:
@@ -133,7 +133,7 @@ class JetStream:
 
 class List:
     tells_apart = False
-    source = QueueSource(connection="it", list="orders:in")
+    source = guide_source("redis")
     group_by = "list"
 
     def __init__(self, socket: str) -> None:
@@ -200,7 +200,7 @@ async def test_messages_come_in_order_with_what_is_known_of_them_and_are_acknowl
     system: System, nodes: Callable[..., Node], queues: RedisQueues
 ) -> None:
     await system.publish(numbered(120))
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await node.start(system.source.model_copy(update={"group_by": system.group_by}))
     handled = await handle(queues, 120)
     assert [each.message.body for each in handled] == numbered(120)
@@ -225,12 +225,12 @@ async def test_messages_come_in_order_with_what_is_known_of_them_and_are_acknowl
 class Dying(RedisQueues):
     """Stores the first batch, and then the node is no more: nothing of it comes back."""
 
-    dead = False
+    stored = False
 
     async def send(self, sends: Sequence[Send]) -> list[str]:
-        if not self.dead:
+        if not self.stored:
             await super().send(sends)
-        self.dead = True
+        self.stored = True
         await asyncio.Event().wait()
         return []
 
@@ -242,18 +242,18 @@ async def test_killed_between_send_and_acknowledgement_loses_nothing(
     monkeypatch.setattr("faas.triggers.connectors.nats.ACK_WAIT_S", 1.0)
     await system.publish(numbered(20))
     dying = Dying(client)
-    killed = nodes(dying, {"it": system.url})
+    killed = nodes(dying, {system.source.connection: system.url})
     await killed.start(system.source)
 
     async def stored() -> bool:
-        return dying.dead
+        return dying.stored
 
     await until(stored, "the first batch is stored")
     assert await system.left() + (20 if isinstance(system, Rabbit) else 0) >= 20, "acknowledged before it was sent"
     before = await depth(queues)
     await killed.stop()
     await system.publish(numbered(5, since=20))
-    node = nodes(queues, {"it": system.url}, "n2")
+    node = nodes(queues, {system.source.connection: system.url}, "n2")
     await node.start(system.source)
     again = 0 if system.tells_apart else before
     handled = await handle(queues, 25 + again)
@@ -271,7 +271,7 @@ async def test_killed_between_send_and_acknowledgement_loses_nothing(
 async def test_a_server_that_restarts_is_waited_for(
     system: System, nodes: Callable[..., Node], queues: RedisQueues, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await system.publish(numbered(10))
     await node.start(system.source)
     await handle(queues, 10)
@@ -297,7 +297,7 @@ async def test_a_server_that_restarts_is_waited_for(
 async def test_a_paused_trigger_leaves_messages_where_they_are(
     system: System, nodes: Callable[..., Node], queues: RedisQueues
 ) -> None:
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await system.publish(numbered(3))
     await node.start(system.source)
     await handle(queues, 3)
@@ -322,7 +322,7 @@ async def test_the_backlog_stays_where_it_is(
     monkeypatch.setattr(pumps, "DEPTH_MAX", 20)
     monkeypatch.setattr(pumps, "FULL_WAIT_S", 0.02)
     await system.publish(numbered(150))
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await node.start(system.source)
 
     async def full() -> bool:
@@ -337,7 +337,7 @@ async def test_a_message_that_nobody_can_handle_holds_up_nothing(
     system: System, nodes: Callable[..., Node], queues: RedisQueues
 ) -> None:
     await system.publish([*numbered(5), b"poison", *numbered(5, since=5)])
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await node.start(system.source)
 
     def outcome(each: Delivery) -> Outcome:
@@ -356,7 +356,7 @@ async def test_what_cannot_be_stored_stays_there_and_the_others_pass(
 ) -> None:
     monkeypatch.setattr(pumps, "BODY_BYTES_MAX", 100)
     await system.publish([*numbered(2), b"x" * 101, *numbered(2, since=2)])
-    node = nodes(queues, {"it": system.url})
+    node = nodes(queues, {system.source.connection: system.url})
     await node.start(system.source)
     assert [each.message.body for each in await handle(queues, 4)] == numbered(4)
 
@@ -385,7 +385,7 @@ async def test_a_store_that_does_not_answer_is_asked_again_and_stores_once(
     system: System, nodes: Callable[..., Node], queues: RedisQueues, client: Client
 ) -> None:
     await system.publish(numbered(8))
-    node = nodes(Away(client), {"it": system.url})
+    node = nodes(Away(client), {system.source.connection: system.url})
     await node.start(system.source)
 
     async def all_done() -> bool:
