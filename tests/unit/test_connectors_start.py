@@ -13,7 +13,10 @@ from faas.triggers.connectors.source import message_of, text_of
 
 
 def test_a_node_without_connectors_loads_none_of_their_libraries() -> None:
-    program = "import sys, faas.triggers.connectors.connectors; print(sorted({'aio_pika', 'aiormq', 'nats'} & set(sys.modules)))"
+    program = (
+        "import sys, faas.triggers.connectors.connectors\n"
+        "print(sorted({'aio_pika', 'aiormq', 'nats'} & set(sys.modules)))"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
