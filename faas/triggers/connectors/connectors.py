@@ -111,8 +111,9 @@ class Connectors:
             pump.start()
 
     async def _stop(self, places: Sequence[Place]) -> None:
-        pumps = [self._pumps.pop(place) for place in places]
-        await asyncio.gather(*(pump.stop() for pump in pumps))
+        await asyncio.gather(*(self._pumps[place].stop() for place in places))
+        for place in places:  # and not before: until then it may still move something
+            del self._pumps[place]
 
     def _pump(self, place: Place) -> Pump:
         queue, source = place
