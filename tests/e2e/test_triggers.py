@@ -16,7 +16,7 @@ from tests.e2e.processes import wait_until
 
 WORKER = """
 def handler(event, context):
-    print(context.trigger, len(event["Records"]))
+    return event["detail-type"] if context.trigger == "cron" else len(event["Records"]) and None
 """
 DAY_MS = 25 * 3_600_000  # the longest that a day is in Berlin
 
@@ -81,6 +81,7 @@ def test_what_a_pause_holds_back_comes_after_it_and_a_downtime_is_made_up_for(ow
     for each in ("orders", "returns"):
         wait_until(lambda each=each: shown(node, f"worker.{each}")["depth"] == 0, "all are handled", HANG_S)  # type: ignore[misc]
     wait_until(lambda: shown(node, cron["id"])["last_run"] is not None, "one run makes up for the day", HANG_S)
+    wait_until(lambda: node.metric("faas_invocations_total", trigger="cron", status="ok") >= 1, "it ran", HANG_S)
     assert faas(node, "rm", "worker.returns") == {"id": "worker.returns", "removed": True}
     node.delete("worker")
     assert faas(node, "ls") == []
