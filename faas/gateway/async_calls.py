@@ -8,6 +8,8 @@ for a call that does not come.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from faas.gateway.outbox import Outbox
 from faas.gateway.services import Services
 from faas.model.errors import PayloadTooLarge
@@ -22,8 +24,11 @@ class AsyncCalls:
         self._outbox = Outbox(services.queues.send)
         self._calls = services.calls
 
-    async def accept(self, version: FunctionVersion, call: Call, qualifier: str) -> None:
+    async def accept(self, version: FunctionVersion, call: Call, qualifier: str, dedup_id: str = "") -> None:
         """Returns once the store has it. ``qualifier``: which version will run is looked up when it does.
+
+        Was it sent before under the same ``dedup_id``, by a node that died before it could say so, it is that call:
+        ``call`` gets its id.
 
         Raises ``LoopDetected``, ``BudgetExhausted``, ``PayloadTooLarge``, ``StoreUnavailable``.
         """
@@ -35,14 +40,15 @@ class AsyncCalls:
             id=call.id,
             body=call.payload,
             content_type=call.content_type,
+            dedup_id=dedup_id,
             trigger=call.trigger,
             qualifier=qualifier,
             key_id=call.key_id,
             trace_parent=call.trace_parent,
             hops=call.hops,
         )
-        await self._outbox.send([Send(calls_of(version.namespace, version.name), message)])
-        await self._calls.queued(version.namespace, version.name, message)
+        (call.id,) = await self._outbox.send([Send(calls_of(version.namespace, version.name), message)])
+        await self._calls.queued(version.namespace, version.name, replace(message, id=call.id))
 
 
 def prefers_async(header: bytes) -> bool:

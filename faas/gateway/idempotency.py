@@ -60,6 +60,11 @@ class Asked(NamedTuple):
     request: str
     version: FunctionVersion
 
+    @property
+    def dedup_id(self) -> str:
+        """Of a message that stands for the request: sent again by whoever takes the claim over, there is still one."""
+        return sha256(f"{self.key} {self.request}".encode()).hexdigest()
+
 
 def asked(version: FunctionVersion, key_id: str, header: bytes, parts: Iterable[bytes]) -> Asked:
     """``parts`` are what makes the request another one. Raises ``InvalidRequest`` on a key that is none.

@@ -282,7 +282,9 @@ class Invocations:
         how = f"{call.trigger.value} {scope['method']}".encode()
         own = b"" if request.grant is not None else headers.get(b"authorization", b"")  # whom the function itself knows
         parts = (how, scope["raw_path"], scope["query_string"], kind, call.payload, own, headers.get(b"cookie", b""))
-        await self.once(request, asked(request.target.version, call.key_id, headers[HEADER], parts), work)
+        ask = asked(request.target.version, call.key_id, headers[HEADER], parts)
+        request.dedup_id = ask.dedup_id
+        await self.once(request, ask, work)
 
     async def _complete(self, request: _Request, target: Target, call: Call) -> None:
         request.call = call
@@ -299,7 +301,7 @@ class Invocations:
 
     async def _later(self, request: _Request, target: Target, call: Call) -> None:
         """The answer of a call that nobody waits for: it is accepted."""
-        await self.later.accept(target.version, call, request.qualifier)
+        await self.later.accept(target.version, call, request.qualifier, request.dedup_id)
         request.started = True
         payload = json.dumps({"id": call.id, "status": "queued"}).encode()
         headers = [

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import redis
 
 from tests.e2e.node import FAAS, HANG_S, Node, code
 from tests.e2e.processes import wait_until
@@ -78,6 +79,32 @@ def test_the_same_request_many_times_at_once_runs_once(node: Node) -> None:
     assert sum("idempotency-replayed" in a.headers for a in answers) == 7
     assert runs(node, "pay-once") - before == 1
     node.delete("pay-once")
+
+
+def test_a_call_that_nobody_waits_for_is_accepted_once(node: Node) -> None:
+    node.deploy("pay-later", PAY)
+    before = runs(node, "pay-later")
+    once = {"idempotency-key": "order-5", "prefer": "respond-async"}
+    first, again = (node.call("pay-later", {"eur": 5}, headers=once) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    assert code(node.call("pay-later", {"eur": 5}, headers={"idempotency-key": "order-5"})) == (422, "invalid-request")
+    _forget_answers(node, "pay-later")  # as if the node had died between the call's message and the answer
+    third = node.call("pay-later", {"eur": 5}, headers=once)
+    assert (third.status_code, "idempotency-replayed" in third.headers) == (202, False)
+    assert third.headers["location"] == first.headers["location"]
+    assert third.json() == first.json()
+    record = node.get(first.headers["location"], wait="30s")
+    assert record["status"] == "ok"
+    assert runs(node, "pay-later") - before == 1
+    node.delete("pay-later")
+
+
+def _forget_answers(node: Node, name: str) -> None:
+    with redis.Redis(unix_socket_path=str(node.home / "valkey" / "run" / "valkey.sock")) as client:
+        keys = client.keys(f"faas:once:default/{name}:*")
+        assert client.delete(*keys) == 1  # type: ignore[misc]
 
 
 def test_on_the_http_trigger_with_streams_and_safe_methods(node: Node) -> None:
