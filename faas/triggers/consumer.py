@@ -139,11 +139,10 @@ class Consumer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing])  # the store's client has limits of its own
         if self._renewal is not None:
             self._renewal.cancel()
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
 
     # -- taking -----------------------------------------------------------------------------------------------------
 
