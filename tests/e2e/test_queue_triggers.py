@@ -59,7 +59,8 @@ class Eater:
 
         def so() -> bool:
             state = self.state()
-            return state["depth"] == 0 and sum(state["counts"][name] for name in ENDS) == state["counts"]["sent"]
+            ended = sum(state["counts"][name] for name in ENDS)
+            return bool(state["depth"] == 0 and ended == state["counts"]["sent"])
 
         wait_until(so, f"{self.name} is empty", 30)
         counts = self.state()["counts"]
