@@ -23,7 +23,9 @@ one refresh and one flush. With one node it is 0. Where calls cost what they did
 left of the middle term on each node.
 
 In money, what is booked is rated as its month's bill would be, allowance and tiers included; the budget of a function
-or a key as if it were a namespace of its own. What ``min_instances`` holds is no call's, and counts in no budget.
+or a key as if it were a namespace of its own. There what ``min_instances`` keeps counts too, except with a key, as far
+as nodes have written it (``faas.stores.held``). It is no call's: nothing is reserved for it, and refusing calls does
+not end it, so that past the bound above it goes on until somebody lets the instances go. GB-seconds are those of calls.
 
 No clock, no I/O: who owns the books says what month it is and hands readings in.
 """
@@ -33,10 +35,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from faas.billing.book import FREE, PriceBook
-from faas.billing.rating import exact_cost, record_cost
+from faas.billing.rating import PROVISIONED_MB_MS, exact_cost, record_cost
 from faas.metering.sums import METRICS, Group, hour_of
 from faas.model.budget import Budget, Budgets, Scope, Unit
 from faas.model.usage import MB_MS_PER_GB_SECOND, UsageRecord
@@ -83,6 +86,7 @@ class Reading(NamedTuple):
     end: int
     position: int
     sums: Mapping[Group, Sequence[int]]  # in the order of ``METRICS``
+    provisioned: Mapping[str, int] = MappingProxyType({})  # by function, mb_ms
 
 
 class _Pending(NamedTuple):
@@ -216,7 +220,7 @@ class BudgetBooks:
         """What the ledger says of the month's last hours and, where it was read as well, of those before them."""
         old = old or self._old
         assert self.first <= old.first <= old.end == recent.first <= recent.end == self.end, (old, recent)
-        changed = recent.sums != self._recent.sums or old is not self._old
+        changed = recent[3:] != self._recent[3:] or old is not self._old
         self._old, self._recent = old, recent
         self._pending = [
             each
@@ -240,6 +244,11 @@ class BudgetBooks:
         if limit.unit is Unit.GB_SECONDS:
             return sum(sums[_MB_MS] for _, sums in covered)
         rows = [_Row(group._asdict(), dict(zip(METRICS, sums, strict=False))) for group, sums in covered]
+        for reading in (self._old, self._recent):
+            for function, mb_ms in reading.provisioned.items():
+                if limit.covers(function, key=""):
+                    labels = {"namespace": limit.namespace, "function": function}
+                    rows.append(_Row(labels, {PROVISIONED_MB_MS: mb_ms}))
         return exact_cost(self._book, limit.namespace, rows)
 
     def take_over(self, other: BudgetBooks) -> None:

@@ -34,6 +34,9 @@ from faas.model.usage import FIELDS, UsageRecord
 RATED_BY: Final = ("namespace", "function", "status", "attempt")
 """The labels that rating needs of a usage report."""
 
+PROVISIONED_MB_MS: Final = "provisioned_mb_ms"
+"""What ``min_instances`` kept: a sum beside the ledger's, of a row with any status."""
+
 ALWAYS: Final = (REQUESTS, GB_SECONDS)
 """What has lines even where the book has no price for it."""
 
@@ -75,7 +78,7 @@ def billable(book: PriceBook, labels: Mapping[str, str], sums: Mapping[str, int]
     >>> billable(PriceBook("b", bill_throttles=True), {"status": "rejected"}, sums)
     Quantities(requests=2, gb_seconds=0, cpu_seconds=0, gb_out=0, provisioned_gb_seconds=0)
     """
-    found = Quantities(provisioned_gb_seconds=sums.get("provisioned_mb_ms", 0))
+    found = Quantities(provisioned_gb_seconds=sums.get(PROVISIONED_MB_MS, 0))
     status = labels.get("status", Status.OK)
     if labels.get("attempt", FIRST) != FIRST and not book.bill_retries:
         return found

@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Final
 
 from faas.billing.draft import Draft, draft
-from faas.billing.rating import RATED_BY
+from faas.billing.rating import PROVISIONED_MB_MS, RATED_BY
 from faas.billing.statement import Closing, CreditNote, Statement, Usage, closed_before, next_month
 from faas.gateway.params import rfc3339_ms
+from faas.metering.sums import FIRST
 from faas.model.errors import Conflict, InvalidRequest, NotFound
-from faas.ports import BillStore, Clock, Ledger, PriceStore
+from faas.model.invocation import Status
+from faas.ports import BillStore, Clock, HeldStore, Ledger, PriceStore
 
 # After a month's end: an asynchronous call may run for an hour and belongs to the month it began in; then its record is
 # on the way for some seconds, longer where a store was away.
@@ -23,8 +25,11 @@ _NS_PER_MS: Final = 1_000_000
 
 
 class Billing:
-    def __init__(self, ledger: Ledger, prices: PriceStore, bills: BillStore, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, prices: PriceStore, bills: BillStore, clock: Clock, held: HeldStore | None = None
+    ) -> None:
         self._ledger = ledger
+        self._held = held
         self._prices = prices
         self._bills = bills
         self._clock = clock
@@ -103,8 +108,15 @@ class Billing:
         return await asyncio.to_thread(draft, month, now_ms, books, usage, closed, notes)
 
     async def _usage(self, month: str) -> Usage:
-        found = await self._ledger.usage(begin_ms(month), begin_ms(next_month(month)), RATED_BY, {})
-        return {tuple(row.labels[name] for name in RATED_BY): row.sums for row in found}
+        """What calls used by the ledger, and beside it what ``min_instances`` kept."""
+        begin, end = begin_ms(month), begin_ms(next_month(month))
+        found = await self._ledger.usage(begin, end, RATED_BY, {})
+        usage = {tuple(row.labels[name] for name in RATED_BY): row.sums for row in found}
+        kept = await self._held.provisioned(begin, end) if self._held is not None else {}
+        for whose, mb_ms in kept.items():
+            labels = (*whose, Status.OK.value, FIRST)
+            usage[labels] = {**usage.get(labels, {}), PROVISIONED_MB_MS: mb_ms}
+        return usage
 
 
 def begin_ms(month: str) -> int:

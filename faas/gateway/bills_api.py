@@ -35,7 +35,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class BillsApi:
     def __init__(self, services: Services) -> None:
         self._new_id = services.new_id
-        self._billing = Billing(services.ledger, services.prices, services.bills, services.clock)
+        self._billing = Billing(services.ledger, services.prices, services.bills, services.clock, services.held)
 
     def operations(self) -> list[Operation]:
         return [

@@ -298,6 +298,9 @@ class HeldStore(Protocol):
         range. Labels are namespace, function, version, hour, day and month; what belongs to nobody has "" for names.
         """
 
+    async def provisioned(self, start_ms: int, end_ms: int) -> Mapping[tuple[str, str], int]:
+        """``provisioned_mb_ms`` of the same hours by namespace and function: what is billed of it all."""
+
 
 class BudgetStore(Protocol):
     """What is said of budgets, and what has been used of them. Raises ``StoreUnavailable``.
@@ -313,7 +316,7 @@ class BudgetStore(Protocol):
 
     async def spent(self, namespaces: Sequence[str], first: int, end: int, journal_id: str) -> dict[str, Reading]:
         """The ledger's sums in the hours ``first`` <= hour < ``end``, all of one moment, with the last sequence of
-        the journal that they contain."""
+        the journal that they contain; and what was provisioned in them, by function."""
 
 
 class NoticeStore(Protocol):

@@ -12,6 +12,7 @@ from faas.billing.budgets import Reading
 from faas.billing.notices import Claimed, Notice
 from faas.metering.sums import METRICS, Group, add_to
 from faas.model.budget import Budgets
+from faas.stores.held import ProvisionedReader
 from faas.stores.ledger import group_from, sums_from
 from faas.stores.redis_client import Client, ask, edge, script
 from faas.stores.registry import CHANGES
@@ -29,6 +30,7 @@ class RedisBudgets:
         self._client = client
         self._put = script(client, "put_budgets")
         self._spent = script(client, "read_spent")
+        self._provisioned = ProvisionedReader(client)
         self._post = script(client, "post_notice")
         self._claim = script(client, "claim_notice")
         self._settle = script(client, "settle_notice")
@@ -57,7 +59,10 @@ class RedisBudgets:
             for packed in hours:
                 _merge(packed, sums)
         assert position is not None
-        return {name: Reading(first, end, position, found) for name, found in sums.items()}
+        kept: dict[str, dict[str, int]] = {namespace: {} for namespace in namespaces}
+        for (namespace, function), mb_ms in (await self._provisioned.read(first, end, namespaces)).items():
+            kept[namespace][function] = mb_ms
+        return {name: Reading(first, end, position, found, kept[name]) for name, found in sums.items()}
 
     # -- warnings ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,9 @@ grows, so each run of a node keeps its own totals and writes *them*, not what wa
 after a server lost its last second gives the same (a grow-only counter; Shapiro et al., "Conflict-free Replicated Data
 Types", 2011). Totals of this hour and the last are written each time, changed or not.
 
-A node that is killed loses what it had not written: ``INTERVAL_S`` at most, more only while Redis was away.
+A node that is killed loses what it had not written: ``INTERVAL_S`` at most, more only while Redis was away. So what is
+provisioned, which is billed, can come out too small by that and never too large. A total that is forgotten (its hour
+is over) is never begun again: where the clock steps back, a run goes on under another name.
 
 Keys:
   faas:held:hours   zset  hour number, scored by itself
@@ -20,14 +22,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgpack  # type: ignore[import-untyped]
 
 from faas.metering.sums import HOUR_MS, HOUR_NS, TIMES, in_order
 from faas.model.errors import StoreUnavailable
 from faas.pool.holding import Held
 from faas.ports import Clock, UsageRow
-from faas.stores.redis_client import Client, ask, edge
+from faas.stores.redis_client import Client, ask, edge, script
 from faas.waiting import either
 
 log = logging.getLogger("faas.stores.held")
@@ -35,13 +39,14 @@ log = logging.getLogger("faas.stores.held")
 INTERVAL_S: Final = 10.0
 CLOSE_WAIT_S: Final = 2.0
 HOURS_PER_READ: Final = 12
+PROVISIONED_HOURS_PER_READ: Final = 24  # of one script call: a few ms
 KINDS: Final = ("idle", "parked", "provisioned", "generic")
 SUMS: Final = tuple(f"{kind}_mb_ms" for kind in KINDS)
 LABELS: Final = ("namespace", "function", "version")
 HOURS_KEY: Final = "faas:held:hours"
 _NS_PER_MS: Final = 1_000_000
 
-_Cell = tuple[int, str, str, str, str]  # hour, namespace, function, version, kind
+_Cell = tuple[int, str, str, str, str, str]  # hour, run, namespace, function, version, kind
 
 
 class HeldMeter:
@@ -55,6 +60,7 @@ class HeldMeter:
         self._take = take
         self._interval_s = interval_s
         self._run_id = uuid.uuid4().hex
+        self._hour = 0  # of the last look
         self._totals: dict[_Cell, int] = {}  # MB times ns of this run
         self._stop = asyncio.Event()
         self._away = False
@@ -75,12 +81,15 @@ class HeldMeter:
     async def flush(self) -> None:
         """Look at what was held, and write the totals."""
         now_hour = self._clock.unix_ns() // HOUR_NS
+        if now_hour < self._hour:
+            self._run_id = uuid.uuid4().hex
+        self._hour = now_hour
         for held in self._take():
             names, _, version = held.label.rpartition("@")
             namespace, _, function = names.partition("/")
             for kind, mb_ns in zip(KINDS, held[1:], strict=True):
                 if mb_ns:
-                    cell = now_hour, namespace, function, version, kind
+                    cell = now_hour, self._run_id, namespace, function, version, kind
                     self._totals[cell] = self._totals.get(cell, 0) + mb_ns
         try:
             await self._write()
@@ -95,7 +104,7 @@ class HeldMeter:
     async def _write(self) -> None:
         hours: dict[int, dict[str, int]] = {}
         for (hour, *names), mb_ns in self._totals.items():
-            hours.setdefault(hour, {})["\0".join([self._run_id, *names])] = mb_ns // _NS_PER_MS
+            hours.setdefault(hour, {})["\0".join(names)] = mb_ns // _NS_PER_MS
         if not hours:
             return
         async with self._client.pipeline(transaction=True) as pipe:
@@ -106,11 +115,41 @@ class HeldMeter:
                 await pipe.execute()
 
 
+class ProvisionedReader:
+    """Sums of what was provisioned, for bills and budgets: the cells of other kinds stay with the server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._read = script(client, "read_provisioned")
+
+    async def read(self, first: int, end: int, namespaces: Sequence[str] = ()) -> dict[tuple[str, str], int]:
+        """MB times ms in the hours ``first`` <= hour < ``end`` by namespace and function; no namespaces = all."""
+        found: dict[tuple[str, str], int] = {}
+        hours = await ask(self._client.zrange(HOURS_KEY, str(first), f"({end}", byscore=True))
+        for start in range(0, len(hours), PROVISIONED_HOURS_PER_READ):
+            some = hours[start : start + PROVISIONED_HOURS_PER_READ]
+            with edge():
+                packed = await self._read(keys=[f"faas:held:{int(hour)}" for hour in some], args=namespaces)
+            for whose, sum_ in _pairs(msgpack.unpackb(packed, raw=True)):
+                namespace, _, function = whose.decode().partition("\0")
+                found[namespace, function] = found.get((namespace, function), 0) + int(sum_)
+        return found
+
+
+def _pairs(flat: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+    each = iter(flat)
+    return zip(each, each, strict=True)
+
+
 class RedisHeld:
     """``HeldStore``."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._provisioned = ProvisionedReader(client)
+
+    async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
+        return await self._provisioned.read(-(-start_ms // HOUR_MS), -(-end_ms // HOUR_MS))
 
     async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
         first, last = -(-start_ms // HOUR_MS), (end_ms - 1) // HOUR_MS

@@ -7,19 +7,23 @@ from decimal import Decimal
 import anyio
 import pytest
 
-from faas.billing.budgets import BudgetBooks, limits_of
+from faas.billing.book import Price, PriceBook, Tier
+from faas.billing.budgets import BudgetBooks, Reading, limits_of
+from faas.billing.metrics import PROVISIONED
 from faas.billing.notices import Notice
 from faas.metering.sums import METRICS, hour_of
 from faas.model.budget import Budget, Budgets, Scope, Webhook
 from faas.model.errors import StoreUnavailable
+from faas.pool.holding import Held
 from faas.ports import BudgetStore, Ledger, NoticeStore, Registry
 from faas.stores.budgets import HOURS_PER_READ, RedisBudgets
+from faas.stores.held import HeldMeter
 from faas.stores.ledger import RedisLedger
 from faas.stores.memory import MemoryLedger, MemoryRegistry
 from faas.stores.memory_budgets import MemoryBudgets
 from faas.stores.redis_client import Client, connect
 from faas.stores.registry import ANY, RedisRegistry
-from tests.usage_samples import HOUR_MS, NOON_MS, make_record, numbered
+from tests.usage_samples import HOUR_MS, NOON_MS, FixedClock, make_record, numbered
 
 pytestmark = pytest.mark.anyio
 TEAM = Budgets(
@@ -93,6 +97,29 @@ async def test_readings_carry_sums_by_group_and_the_journals_position(stores: St
     books.read(recent["acme"], old["acme"])
     mine = [r.mb_ms for r in records if (r.namespace, r.key_id) == ("acme", "k1")]
     assert books.accounts[0].used == sum(mine) > 2**48
+
+
+async def test_what_is_kept_warm_counts_in_money_and_in_no_other_budget(client: Client) -> None:
+    clock, kept = FixedClock(), [Held("acme/hello@1", 0, 0, 3 * 1_024_000 * 1_000_000)]
+    for _ in range(2):
+        await HeldMeter(client, clock, lambda: kept).flush()
+        clock.now_ns += HOUR_MS * 1_000_000
+    readings = [await RedisBudgets(client).spent(["acme", "b"], *hours, "j") for hours in ((0, HOUR), (HOUR, HOUR + 1))]
+    later = await RedisBudgets(client).spent(["acme", "b"], HOUR, HOUR + 2, "j")
+    assert [reading["b"].provisioned for reading in readings] == [{}, {}]
+    scopes = [(Scope.NAMESPACE, ""), (Scope.FUNCTION, "hello"), (Scope.FUNCTION, "other"), (Scope.KEY, "k1")]
+    budgets = [Budget(scope=scope, name=name, gb_seconds=Decimal(1), amount=Decimal(9)) for scope, name in scopes]
+    prices = PriceBook("b", prices={PROVISIONED: Price((Tier(None, Decimal("1.5")),), free=1_024_000)})
+    books = BudgetBooks(limits_of(Budgets(namespace="acme", budgets=tuple(budgets))), 0, HOUR + 2, prices)
+    nothing = Reading(0, HOUR, 0, {})
+    books.read(Reading(HOUR, HOUR + 2, 0, {}), nothing)
+    assert [account.used for account in books.accounts] == [0] * 8
+    books.read(later["acme"])
+    assert [account.used for account in books.accounts] == [0, Decimal("7.5"), 0, Decimal("7.5"), 0, 0, 0, 0]
+    assert books.admit("1-1", "hello", "k1") is None
+    books.read(later["acme"]._replace(provisioned={"hello": 7 * 1_024_000}))
+    refused = books.admit("2-1", "other", "k1")
+    assert refused is books.accounts[1], "of the namespace: what is kept warm leaves nothing for calls"
 
 
 async def test_a_warning_is_posted_once_and_given_to_one_at_a_time(stores: Stores) -> None:

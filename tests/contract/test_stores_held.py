@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faas.pool.holding import Held
-from faas.stores.held import HeldMeter, RedisHeld
+from faas.stores.held import HeldMeter, ProvisionedReader, RedisHeld
 from faas.stores.redis_client import Client, connect
 from tests.usage_samples import HOUR_MS, NOON_MS, FixedClock
 
@@ -86,3 +86,34 @@ async def test_closing_writes_what_was_held_last(client: Client) -> None:
     await meter.close()
     await meter.run()  # it has ended
     assert [row[::2] for row in await idle(RedisHeld(client))] == [("hello", "1024000")]
+
+
+async def test_what_is_billed_of_it_adds_up_over_runs_and_hours_however_much(client: Client) -> None:
+    clock, source, held = FixedClock(), Source(), RedisHeld(client)
+    much = (2**53 - 1) * 1_000_000  # as much as one cell can hold exactly; in MB times ns
+    for _ in range(3):
+        meter = HeldMeter(client, clock, source)
+        for _ in range(2):
+            source.next = [Held("default/hello@1", GB_S, 0, 1_000_000), Held("team/hello@2", 0, 0, much)]
+            await meter.flush()
+            clock.now_ns += 14 * HOUR_MS * 1_000_000
+    assert await held.provisioned(NOON_MS, NOON_MS + 100 * HOUR_MS) == {
+        ("default", "hello"): 6,
+        ("team", "hello"): 6 * (2**53 - 1),
+    }
+    assert await held.provisioned(NOON_MS + 1, NOON_MS + 14 * HOUR_MS) == {}
+    assert (await held.provisioned(NOON_MS + 1, NOON_MS + 14 * HOUR_MS + 1))["default", "hello"] == 1
+    read = ProvisionedReader(client).read
+    hour = NOON_MS // HOUR_MS
+    assert await read(hour, hour + 15, ["default", "nobody"]) == {("default", "hello"): 2}
+
+
+async def test_a_clock_that_steps_back_takes_nothing_off(client: Client) -> None:
+    clock, source, held = FixedClock(), Source(), RedisHeld(client)
+    meter = HeldMeter(client, clock, source)
+    for hours in (0, 5, -5, 1, -1):
+        clock.now_ns += hours * HOUR_MS * 1_000_000
+        source.next = [Held("default/hello@1", 0, 0, GB_S)]
+        await meter.flush()
+        await meter.flush()
+    assert await held.provisioned(0, 2 * NOON_MS) == {("default", "hello"): 5 * 1_024_000}

@@ -20,7 +20,7 @@ from tests.bill_samples import Page
 from tests.e2e.node import FAAS, Node
 
 WAIT_S = 60.0
-PRICES = 'name = "ours"\ncurrency = "EUR"\nper_request = 0.25\n'
+PRICES = 'name = "ours"\ncurrency = "EUR"\nper_request = 0.25\nper_provisioned_gb_second = 0.000000001\n'
 HELLO = """
 def handler(event, context):
     return "hi"
@@ -60,7 +60,7 @@ def test_a_month_from_calls_to_credit(own_node: Node, tmp_path: Path) -> None:
 
     (tmp_path / "prices.toml").write_text(PRICES)
     faas("price", "set", "prices.toml")
-    node.deploy("hello", HELLO)
+    node.deploy("hello", HELLO, min_instances=1)
     month = f"{dt.datetime.now(dt.UTC):%Y-%m}"
     calls(3)
     found = bill(month)
@@ -89,3 +89,7 @@ def test_a_month_from_calls_to_credit(own_node: Node, tmp_path: Path) -> None:
     later = bill(next_month(month))
     assert (later["status"], later["total"]) == ("open", "0.40")
     assert {(line["kind"], line["month"]) for line in later["lines"]} >= {("usage", month), ("credit", month)}
+    kept = [line for line in later["lines"] if line["metric"] == "provisioned_gb_seconds"]
+    assert sum(Decimal(line["quantity"]) for line in kept) > 0, (
+        "what was kept warm is on record once the node has ended"
+    )

@@ -14,6 +14,7 @@ import pytest
 
 from faas.billing.present import focus
 from faas.billing.statement import next_month
+from faas.ports import UsageRow
 from faas.stores.memory import MemoryLedger
 from tests.bill_samples import BOOK, HOSTILE, Page
 from tests.unit.gateway_fakes import Answered, Bench, FakeClock, make_bench
@@ -33,7 +34,8 @@ class Billed:
 
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
-        self.bench: Bench = make_bench(ledger=self.ledger)
+        self.kept: dict[str, dict[tuple[str, str], int]] = {}  # by month
+        self.bench: Bench = make_bench(ledger=self.ledger, held=self)
         self._number = 0
 
     async def prices(self, text: str = BOOK) -> None:
@@ -49,6 +51,15 @@ class Billed:
             entry = make_entry(self._number, **values)
             entry.sequence = self._number
             await self.ledger.apply("journal", [entry])
+
+    async def held(self, *asked: Any) -> list[UsageRow]:
+        """With ``provisioned`` it is a ``HeldStore``."""
+        return []
+
+    async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
+        month = f"{dt.datetime.fromtimestamp(start_ms / 1000, dt.UTC):%Y-%m}"
+        assert f"{dt.datetime.fromtimestamp(end_ms / 1000, dt.UTC):%Y-%m}" == next_month(month)
+        return self.kept.get(month, {})
 
     async def get(self, month: str, query: str = "", **more: Any) -> Answered:
         return await self.bench.call("GET", f"/v1/bills/{month}{query}", **more)
@@ -99,6 +110,31 @@ async def test_without_prices_all_is_free_and_says_so() -> None:
     found = await billed.bill(THIS)
     assert found["total"] == "0.00"
     assert "free" in found["bills"][0]["notes"][0]
+
+
+async def test_what_is_kept_warm_is_billed_frozen_and_billed_late_once() -> None:
+    billed = Billed()
+    await billed.prices(BOOK + "per_provisioned_gb_second = 0.001\n")
+    await billed.use(LAST, 3)
+    billed.kept[LAST] = {("default", "hello"): 2_048_000_000, ("team-a", "uncalled"): 1_024_001}
+    found = await billed.bill(LAST)
+    assert totals(found) == [("default", "3.50"), ("team-a", "0.00")]
+    kept = [line for line in found["lines"] if line["metric"] == "provisioned_gb_seconds"]
+    assert [(line["function"], line["quantity"], line["unit_price"], line["amount"]) for line in kept] == [
+        ("hello", "2000", "0.001", "2"),
+        ("uncalled", "1.0000009765625", "0.001", "0.0010000009765625"),
+    ]
+    assert (await billed.close(LAST, force=True)).json()["status"] == "closed"
+    assert (await billed.bill(THIS))["lines"] == []
+    billed.kept[LAST] = {**billed.kept[LAST], ("default", "hello"): 3_072_000_000}  # written late
+    assert (await billed.bill(LAST))["bills"] == [{**each, "id": f"{LAST}/{each['namespace']}/EUR"}
+        for each in found["bills"]]  # fmt: skip
+    (late,) = (await billed.bill(THIS))["lines"]
+    assert (late["metric"], late["month"], late["quantity"], late["amount"]) == (
+        "provisioned_gb_seconds", LAST, "1000", "1",
+    )  # fmt: skip
+    assert (await billed.close(THIS, force=True)).json()["total"] == "1.00"
+    assert (await billed.bill(NEXT))["lines"] == []
 
 
 async def test_every_format(billed: Billed) -> None:

@@ -442,6 +442,9 @@ class FakeHeld:
         rows = [("a", (1, 2, 0, 0)), ("", (0, 0, 0, 7))]
         return [UsageRow({"function": name}, dict(zip(names, sums, strict=True))) for name, sums in rows]
 
+    async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
+        return {}
+
 
 async def test_what_is_held_without_serving_is_beside_usage() -> None:
     bench = make_bench(HELLO, held=FakeHeld())
