@@ -130,7 +130,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
             flusher,
             logs,
             clock,
-            observe=lambda record: observers[0].observe(record),
+            observe=lambda record, sequence: observers[0].observe(record, sequence),
         )
         gateway = build_app(
             Services(
@@ -162,7 +162,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 ready=partial(_not_ready, client),
                 journal_pending=lambda: flusher.pending,
                 export=exporter,
-                journal_position=lambda: (journal.id, journal.last_sequence),
+                journal_id=lambda: journal.id,
                 prepare=partial(_prepare, engine.python_version),
                 revise=partial(bundle.revise, python_version=engine.python_version),
                 lock=partial(layers.lock, python_version=engine.python_version),

@@ -177,7 +177,7 @@ class BudgetBooks:
                 account.reserved -= amount
 
     def book(self, sequence: int, record: UsageRecord) -> None:
-        """A record of this node has been journalled, under this sequence or an earlier one."""
+        """A record of this node has been journalled under this sequence."""
         hour = hour_of(record.started_at_ns)
         if self.first <= hour < self.end and self._cover(record.function, record.key_id):
             self._pending.append(_Pending(sequence, hour, record))

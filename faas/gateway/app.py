@@ -111,10 +111,11 @@ class Gateway:
         target = self._catalog.peek(namespace, name, "")
         return target.version if target is not None else None
 
-    def observe(self, record: UsageRecord) -> None:
+    def observe(self, record: UsageRecord, sequence: int) -> None:
+        """``sequence`` is the record's in the journal; 0 when it is not there."""
         self.metrics.observe(record)
         if self.budgets.some:
-            self.budgets.ended(record)
+            self.budgets.ended(record, sequence)
 
     def begin_drain(self) -> None:
         """From now on new calls are refused; those in flight go on. Idempotent."""

@@ -80,12 +80,13 @@ class BudgetWatch:
             if refused is not None:
                 raise exhausted(refused, self._month, self.currency(version.namespace))
 
-    def ended(self, record: UsageRecord) -> None:
-        """A call has ended and is journalled."""
+    def ended(self, record: UsageRecord, sequence: int) -> None:
+        """A call has ended, and is journalled under ``sequence``; what is not (0) is billed to nobody."""
         books = self._books.get(record.namespace)
         if books is not None:
             books.release(record.id)
-            books.book(self._services.journal_position()[1], record)
+            if sequence:
+                books.book(sequence, record)
 
     # -- what is said of them ---------------------------------------------------------------------------------------
 
@@ -139,8 +140,8 @@ class BudgetWatch:
     async def _read(self, namespaces: list[str], first: int, end: int | None = None) -> dict[str, Reading]:
         if not namespaces:
             return {}
-        journal_id, _ = self._services.journal_position()
-        return await self._store.spent(namespaces, first, self._month.end if end is None else end, journal_id)
+        until = self._month.end if end is None else end
+        return await self._store.spent(namespaces, first, until, self._services.journal_id())
 
     # -- beside the calls -------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class Services:
     ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
     journal_pending: Callable[[], int] = int  # records not yet in the ledger
     export: ExportPort | None = None  # None: usage is not exported
-    journal_position: Callable[[], tuple[str, int]] = lambda: ("", 0)  # its name, and its last sequence
+    journal_id: Callable[[], str] = str  # the name under which the ledger knows what is journalled now
     prepare: Prepare = bundle.prepare
     revise: Revise = bundle.revise
     lock: Lock = layers.lock

@@ -29,7 +29,10 @@ class Content(Protocol):
 
 class Journal(Protocol):
     def record(self, *entries: Entry) -> None:
-        """Write them to the local journal, all or none; raises ``OSError`` when that can't be."""
+        """Write them to the local journal, all or none; each then carries its sequence.
+
+        Raises ``OSError`` when that can't be.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from faas.wire import Result
 
 log = logging.getLogger(__name__)
 
+Observe = Callable[[UsageRecord, int], None]
 _UNJOURNALLED = (OSError, ValueError, TypeError, OverflowError)
 
 
@@ -34,7 +35,10 @@ class _End(NamedTuple):
 
 
 class Ends:
-    """The calls under way, by id, and the only place where one ends. ``observe`` sees each record once it is safe."""
+    """The calls under way, by id, and the only place where one ends.
+
+    ``observe`` sees each record once it is safe, with its sequence in the journal; 0 when it could not be journalled.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class Ends:
         journal: Journal,
         deadlines: Deadlines[Run],
         now_ns: Callable[[], int],
-        observe: Callable[[UsageRecord], None],
+        observe: Observe,
     ) -> None:
         self.runs: dict[str, Run] = {}
         self.none_left = asyncio.Event()
@@ -94,9 +98,9 @@ class Ends:
             for end, entry in zip(ends, entries, strict=True):
                 self._settle_alone(end, entry)
         else:
-            for end in ends:
+            for end, entry in zip(ends, entries, strict=True):
                 _answer(end, end.error)
-                self._observe(end.record)
+                self._observe(end.record, entry.sequence)
         if not self.runs:
             self.none_left.set()
 
@@ -109,7 +113,7 @@ class Ends:
             log.error("the journal could not be written: %s", failure)
             error = StoreUnavailable("the call's usage could not be recorded, so its answer is withheld")
         _answer(end, error)
-        self._observe(end.record)
+        self._observe(end.record, entry.sequence)
 
 
 def _status(run: Run, error: FaasError) -> Status:

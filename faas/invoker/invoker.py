@@ -18,7 +18,7 @@ from typing import Any
 from faas.invoker.channel import Channel
 from faas.invoker.config import Content, InvokerConfig, Journal
 from faas.invoker.deadlines import Deadlines
-from faas.invoker.ends import Ends
+from faas.invoker.ends import Ends, Observe
 from faas.invoker.ids import new_sandbox_id
 from faas.invoker.loads import Loads
 from faas.invoker.perform import Performer
@@ -32,7 +32,6 @@ from faas.model.errors import FaasError, NoCapacity
 from faas.model.function import FunctionVersion
 from faas.model.hops import check_hops
 from faas.model.invocation import Call, Reply, Status
-from faas.model.usage import UsageRecord
 from faas.pool.holding import Held, take
 from faas.pool.messages import (
     Cancel,
@@ -69,7 +68,8 @@ LOAD_LIMIT_S = 90.0
 
 
 class Invoker:
-    """Runs calls on sandboxes that ``engine`` makes. ``observe`` sees every finished record once it is journalled."""
+    """Runs calls on sandboxes that ``engine`` makes. ``observe`` sees every finished record once it is journalled,
+    with its sequence there."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Invoker:
         journal: Journal,
         logs: LogSink,
         clock: Clock,
-        observe: Callable[[UsageRecord], None] = lambda _record: None,
+        observe: Observe = lambda _record, _sequence: None,
     ) -> None:
         self.config = config
         self.engine = engine

@@ -37,6 +37,7 @@ class Scene:
     def __init__(self, refuses: Callable[[tuple[str, ...]], bool] = lambda _ids: False) -> None:
         self.events: list[Any] = []
         self.refuses = refuses
+        self.sequence = 0
         deadlines: Any = NoDeadlines()
         self.ends = Ends("n1", self, deadlines, lambda: 10, self.observe)
 
@@ -45,9 +46,12 @@ class Scene:
         if self.refuses(ids):
             raise OSError(28, "No space left on device")
         self.events.append(("journalled", *ids))
+        for entry in entries:
+            self.sequence += 1
+            entry.sequence = self.sequence
 
-    def observe(self, record: UsageRecord) -> None:
-        self.events.append(("observed", record.invocation_id))
+    def observe(self, record: UsageRecord, sequence: int) -> None:
+        self.events.append(("observed", record.invocation_id, sequence))
 
     def run(self, call: str) -> Run:
         run = Run(Call(call, Trigger.DIRECT, b"{}"), VERSION, Replied(self.events, call), 1, 1)
@@ -73,7 +77,7 @@ class Replied:
 def test_alone_it_is_journalled_then_answered() -> None:
     scene = Scene()
     scene.end(scene.run("a"))
-    assert scene.events == [("journalled", "a"), ("answered", "a", "NoneType"), ("observed", "a")]
+    assert scene.events == [("journalled", "a"), ("answered", "a", "NoneType"), ("observed", "a", 1)]
     assert scene.ends.none_left.is_set()
 
 
@@ -88,6 +92,7 @@ def test_together_they_are_journalled_at_once_and_answered_in_order() -> None:
         assert not scene.ends.none_left.is_set(), "who waits for the last answer waits until it is given"
     assert scene.events[0] == ("journalled", "a", "b", "c")
     assert [event[1] for event in scene.events if event[0] == "answered"] == ["a", "b", "c"]
+    assert [event[1:] for event in scene.events if event[0] == "observed"] == [("a", 1), ("b", 2), ("c", 3)]
     assert scene.ends.none_left.is_set()
 
 
@@ -103,7 +108,7 @@ def test_together_with_a_bug_in_between_those_that_ended_are_answered() -> None:
         stumble()
     assert ("answered", "a", "NoneType") in scene.events
     scene.end(scene.run("b"))
-    assert scene.events[-3:] == [("journalled", "b"), ("answered", "b", "NoneType"), ("observed", "b")]
+    assert scene.events[-3:] == [("journalled", "b"), ("answered", "b", "NoneType"), ("observed", "b", 2)]
 
 
 def test_one_that_cannot_be_journalled_does_not_cost_the_others_their_answers() -> None:
@@ -114,3 +119,4 @@ def test_one_that_cannot_be_journalled_does_not_cost_the_others_their_answers() 
     assert [event for event in scene.events if event[0] == "journalled"] == [("journalled", "a"), ("journalled", "c")]
     answers = {event[1]: event[2] for event in scene.events if event[0] == "answered"}
     assert answers == {"a": "NoneType", "b": StoreUnavailable.__name__, "c": "NoneType"}
+    assert [event[1:] for event in scene.events if event[0] == "observed"] == [("a", 1), ("b", 0), ("c", 2)]

@@ -31,9 +31,7 @@ class World:
         self.store = MemoryBudgets(MemoryRegistry(), self.ledger)
         self.position = 0
         self.unflushed: list[Entry] = []
-        self.bench = make_bench(
-            budgets=self.store, notices=self.store, journal_position=lambda: (JOURNAL, self.position), **changes
-        )
+        self.bench = make_bench(budgets=self.store, notices=self.store, journal_id=lambda: JOURNAL, **changes)
 
     async def put(self, *budgets: dict[str, Any], key: str = ADMIN, **more: Any) -> Answered:
         value = {"budgets": list(budgets), **more}
@@ -47,7 +45,7 @@ class World:
             record = make_record(version, call, started_at_ns=self.bench.clock.unix_ns())
             self.position += 1
             self.unflushed.append(Entry(record, {}, self.position))
-            self.bench.gateway.observe(record)
+            self.bench.gateway.observe(record, self.position)
         return answer
 
     async def flush(self) -> None:
@@ -98,6 +96,27 @@ async def test_what_the_ledger_has_is_not_counted_again() -> None:
         assert shown["used_gb_seconds"] == f"{Decimal(gb(used * ONE_CALL)):f}"
     assert (await world.call()).status == 402
     assert shown["state"] == "exhausted"
+
+
+async def test_of_calls_that_ended_together_a_reading_in_between_counts_none_twice() -> None:
+    world = World()
+    await world.put({"scope": "namespace", "gb_seconds": gb(10 * ONE_CALL)})
+    for _ in range(3):
+        assert (await world.call()).status == 200
+    await world.ledger.apply(JOURNAL, world.unflushed[:1])  # the flusher takes what it finds, not what ended together
+    await world.bench.gateway.budgets.refresh()
+    shown = (await world.bench.call("GET", BUDGETS)).json()["budgets"][0]
+    assert shown["used_gb_seconds"] == f"{Decimal(gb(3 * ONE_CALL)):f}"
+
+
+async def test_a_call_that_could_not_be_journalled_is_in_no_budget() -> None:
+    world = World()
+    await world.put({"scope": "namespace", "gb_seconds": gb(ONE_CALL)})
+    await world.bench.call("POST", DIRECT)
+    version, call = world.bench.invoker.calls[-1]
+    world.bench.gateway.observe(make_record(version, call, started_at_ns=world.bench.clock.unix_ns()), 0)
+    shown = (await world.bench.call("GET", BUDGETS)).json()["budgets"][0]
+    assert (shown["used_gb_seconds"], shown["state"]) == ("0", "ok")
 
 
 async def test_a_new_month_begins_with_nothing_used() -> None:

@@ -660,7 +660,7 @@ def _finished(bench: Bench, **changes: Any) -> UsageRecord:
     from faas.model.invocation import Call, Trigger
 
     record = make_record(HELLO, Call("ab" * 16, Trigger.HTTP, b""), **changes)
-    bench.gateway.observe(record)
+    bench.gateway.observe(record, 1)
     return record
 
 
