@@ -67,6 +67,7 @@ class PriceBook:
     bill_init: bool = True
     bill_retries: bool = True
     bill_throttles: bool = False
+    machine: bool = False  # a GB-second is priced at what it costs on the operator's machine
 
     def price(self, metric: str) -> Price:
         return self.prices.get(metric, NOTHING)

@@ -124,6 +124,7 @@ class _Reader:
             month=self._month(table, at),
             currency=self._currency(table, at),
             decimals=self._decimals(table, at),
+            machine="machine" in table,
         )
         book = Override(tiers, own.free, own.flags).over(plain)
         overrides = {}

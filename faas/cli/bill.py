@@ -70,6 +70,7 @@ def bill(
         out.emit_json(found)
     elif form == "table":
         _table(found)
+        _warmth(node, found)
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
@@ -103,6 +104,17 @@ def _table(found: Mapping[str, Any]) -> None:
             out.note(_plain(note))
     state = "closed" if found["status"] == "closed" else "open: it may still change"
     out.note(out.paint(f"{found['month']} is {state}", out.DIM, sys.stderr))
+
+
+def _warmth(node: Node, found: Mapping[str, Any]) -> None:
+    """What it cost the operator to hold memory that served nobody: beside the bill, and on none."""
+    query = {"from": found["from"], "to": found["to"], "by": "namespace,function"}
+    held = node.call("GET", "/v1/usage", query=query).get("held", {})
+    cost, rate = Decimal(held.get("totals", {}).get("cost", 0)), held.get("rate")
+    if cost and rate:
+        what = f"keeping functions warm cost {cost:.6f} {rate['currency']} besides, by the price book '{rate['book']}',"
+        whose = f"faas usage --from {found['from']} --to {found['to']} --by namespace,function"
+        out.note(f"{what} and is billed to nobody: {whose}")
 
 
 def _row(line: Mapping[str, Any], several: bool) -> list[str]:

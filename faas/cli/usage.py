@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from faas.cli.verb import json_option, on_node, option, verb
 from faas.metering.sizing import BYTES_PER_MB, suggested_mb
 
 FORMATS = ("table", "json", "csv")
-LABELS = ("namespace", "function", "version", "key", "trigger", "status", "start", "hour", "day", "month")
+LABELS = ("namespace", "function", "version", "key", "trigger", "status", "start", "attempt", "hour", "day", "month")
 BY = f"Any of {', '.join(LABELS)}."
 CELLS_MAX = 5000  # of rows and times that lines are drawn for
 HINTS_MAX = 5
@@ -25,6 +26,7 @@ HINTS_MAX = 5
     "faas usage",
     "faas usage --from 7d --by function,day",
     "faas usage --from 2025-01 --where status=timeout --format csv",
+    "faas usage --where attempt=retry --by function",
     "faas usage --sizes",
     "faas usage --from 1h --records --format csv",
     "faas usage --reconcile --from 2d",
@@ -110,24 +112,29 @@ def _table(node: Node, report: Mapping[str, Any], query: Mapping[str, str | None
         return
     headers = [*(label.upper() for label in labels), *HEADERS]
     rows = [[*(str(row[label]) or "-" for label in labels), *_cells(row)] for row in report["rows"]]
+    rate = report.get("held", {}).get("rate")
     if held:
-        headers += HELD
+        headers += (*HELD, COST) if rate else HELD
         for row, cells in zip(report["rows"], rows, strict=True):
-            cells += _held_cells(held.get(_key(row, labels), {}))
+            cells += _held_cells(held.get(_key(row, labels), {}), rate)
     lines = _lines(node, report, query) if sys.stdout.isatty() else []
     if lines:
         headers.append("CALLS OVER TIME")
         for row, line in zip(rows, lines, strict=True):
             row.append(line)
     if len(rows) > 1:
-        of_all = [*_cells(report["totals"]), *(_held_cells(report["held"]["totals"]) if held else [])]
+        of_all = [*_cells(report["totals"]), *(_held_cells(report["held"]["totals"], rate) if held else [])]
         rows.append(["total", *[""] * (len(labels) - 1), *of_all, *([""] if lines else [])])
-    out.table(headers, rows, right=[*HEADERS, *HELD])
+    out.table(headers, rows, right=[*HEADERS, *HELD, COST])
     out.note(out.paint(f"from {report['from']} to {report['to']}", out.DIM, sys.stderr))
+    for hour in report.get("partial", ()):
+        out.note(f"not exact: the range cuts the hour {hour}, whose records are not all kept; take whole hours")
     generic_mb_ms = report.get("held", {}).get("totals", {}).get("generic_mb_ms", 0)
     if generic_mb_ms:
         ready = f"{out.gb_seconds(generic_mb_ms)} more were held by sandboxes that stood ready for anyone's cold start"
         out.note(out.paint(ready, out.DIM, sys.stderr))
+    if rate and held:
+        out.note(out.paint(rate_line(rate), out.DIM, sys.stderr))
     if sys.stdout.isatty():
         _hints(node, query)
 
@@ -139,8 +146,19 @@ HEADERS = ("CALLS", "ERRORS", "RUN", "CPU", "OUT", "PEAK", "BILLED", "GB-SECONDS
 HELD = ("IDLE", "PARKED", "PROVISIONED")
 
 
-def _held_cells(held: Mapping[str, int]) -> list[str]:
-    return [f"{held.get(f'{name.lower()}_mb_ms', 0) / out.MB_MS_PER_GB_SECOND:.6f}" for name in HELD]
+# What holding cost the operator; in the total with what stood ready for anyone.
+COST = "WARM COST"
+
+
+def _held_cells(held: Mapping[str, Any], rate: Mapping[str, str] | None) -> list[str]:
+    cells = [f"{held.get(f'{name.lower()}_mb_ms', 0) / out.MB_MS_PER_GB_SECOND:.6f}" for name in HELD]
+    return [*cells, f"{Decimal(held.get('cost', 0)):.6f} {rate['currency']}"] if rate else cells
+
+
+def rate_line(rate: Mapping[str, str]) -> str:
+    """What holding is reckoned at."""
+    per = f"{rate['per_gb_second']} {rate['currency']} per GB-second (price book '{rate['book']}')"
+    return f"warm cost: idle, parked and ready memory at {per}; it is on no bill"
 
 
 def _key(row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:

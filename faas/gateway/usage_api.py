@@ -19,10 +19,12 @@ from typing import Any, Final, TypeVar
 from starlette.responses import Response, StreamingResponse
 
 from faas.gateway import params
+from faas.gateway.held import SUMS as HELD_SUMS
+from faas.gateway.held import HeldView
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Services
 from faas.metering.present import usage_record
-from faas.metering.sums import DIMENSIONS, MAXIMA, METRICS
+from faas.metering.sums import DIMENSIONS, HOUR_MS, MAXIMA, METRICS, TIMES
 from faas.model.errors import InvalidRequest
 from faas.model.usage import FIELDS, MB_MS_PER_GB_SECOND
 from faas.ports import UsageRow
@@ -32,7 +34,6 @@ FILTERS: Final = tuple(name for name in DIMENSIONS if name != "namespace")
 SUMS: Final = ("invocations", "errors", *METRICS[1:], "gb_seconds", *MAXIMA)
 RECORD: Final = (*("started_at" if name == "started_at_ns" else name for name in FIELDS), "mb_ms")
 _TYPES: Final = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
-HELD_LABELS: Final = frozenset({"namespace", "function", "version", "hour", "day", "month"})
 ROWS: Final = 100  # written between two awaits: a millisecond or two of work
 _NS_PER_MS: Final = 1_000_000
 _T = TypeVar("_T")
@@ -49,7 +50,7 @@ class _Asked:
 class UsageApi:
     def __init__(self, services: Services) -> None:
         self._ledger = services.ledger
-        self._held = services.held
+        self._held = HeldView(services.held, services.prices)
         self._clock = services.clock
 
     def operations(self) -> list[Operation]:
@@ -63,13 +64,19 @@ class UsageApi:
         asked = self._asked(context, "json")
         by = _labels(context.query("by"))
         if asked.form != "json":
-            pieces = self._ledger.usage_by_time(asked.start_ms, asked.end_ms, by, asked.where)
-            return await _streamed(asked.form, (*by, *SUMS), pieces, document)
+            pieces = _documents(self._ledger.usage_by_time(asked.start_ms, asked.end_ms, by, asked.where))
+            columns = (*by, *SUMS)
+            if self._held.tells(by, asked.where):
+                pieces = self._held.beside(pieces, asked.start_ms, asked.end_ms, by, asked.where)
+                columns = (*columns, *HELD_SUMS)
+            return await _streamed(asked.form, columns, pieces, dict)
         rows = await self._ledger.usage(asked.start_ms, asked.end_ms, by, asked.where)
         totals = Counter(dict.fromkeys(("invocations", "errors", *METRICS[1:]), 0))
         for row in rows:
             totals.update(dict(row.sums))
-        held = await self._held_document(asked, by)
+        partial = await self._partial(asked)
+        priced = not context.grant.namespace  # what a machine costs is its operator's affair
+        held = await self._held.document(asked.start_ms, asked.end_ms, by, asked.where, priced=priced)
         return Json(
             {
                 "from": params.rfc3339_ms(asked.start_ms),
@@ -78,20 +85,15 @@ class UsageApi:
                 "rows": [document(row) for row in rows],
                 "totals": with_gb_seconds(totals),
                 **({"held": held} if held is not None else {}),
+                **({"partial": partial} if partial else {}),
             }
         )
 
-    async def _held_document(self, asked: _Asked, by: Sequence[str]) -> dict[str, Any] | None:
-        """What was held without serving, where the labels asked for can be told of it. Nobody's is in the totals."""
-        if self._held is None or not {*by, *asked.where} <= HELD_LABELS:
-            return None
-        rows = await self._held.held(asked.start_ms, asked.end_ms, by, asked.where)
-        totals: Counter[str] = Counter()
-        for row in rows:
-            totals.update(dict(row.sums))
-        names = ("idle_mb_ms", "parked_mb_ms", "provisioned_mb_ms")
-        shown = [{**row.labels, **{name: row.sums[name] for name in names}} for row in rows]
-        return {"rows": [row for row in shown if any(row[name] for name in names)], "totals": dict(totals)}
+    async def _partial(self, asked: _Asked) -> list[str]:
+        """Hours that are cut where they cannot be. One that still goes on is not cut by its end."""
+        now_ms = self._clock.unix_ns() // _NS_PER_MS
+        end_ms = asked.end_ms if asked.end_ms <= now_ms else -(-asked.end_ms // HOUR_MS) * HOUR_MS
+        return [TIMES["hour"](hour) for hour in await self._ledger.partial(asked.start_ms, end_ms)]
 
     async def records(self, context: Context) -> Response:
         """Every record that is still kept: by hour, then by function, then as they came."""
@@ -116,6 +118,11 @@ class UsageApi:
         if form not in FORMATS:
             raise InvalidRequest(f"format={form[:60]!r} is none of {', '.join(FORMATS)}.")
         return _Asked(start_ms, end_ms, where, form)
+
+
+async def _documents(pieces: AsyncIterator[list[UsageRow]]) -> AsyncIterator[list[dict[str, Any]]]:
+    async for piece in pieces:
+        yield [document(row) for row in piece]
 
 
 def document(row: UsageRow) -> dict[str, Any]:

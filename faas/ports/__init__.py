@@ -256,6 +256,9 @@ class Ledger(Protocol):
     ) -> AsyncIterator[list[UsageRow]]:
         """The rows of ``usage``, some at a time: in the order of the finest time among ``by``, all at once without."""
 
+    async def partial(self, start_ms: int, end_ms: int) -> list[int]:
+        """Hours that the range cuts and whose records are not all kept: no report can be exact there."""
+
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]: ...
 
     def records_by_hour(self, start_ms: int, end_ms: int, where: Mapping[str, str]) -> AsyncIterator[list[UsageRecord]]:
@@ -297,6 +300,11 @@ class HeldStore(Protocol):
         """``idle_mb_ms``, ``parked_mb_ms``, ``provisioned_mb_ms``, ``generic_mb_ms`` of the hours that begin in the
         range. Labels are namespace, function, version, hour, day and month; what belongs to nobody has "" for names.
         """
+
+    def held_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        """The same in the order of time: some rows at a time, those of the finest time among ``by`` together."""
 
     async def provisioned(self, start_ms: int, end_ms: int) -> Mapping[tuple[str, str], int]:
         """``provisioned_mb_ms`` of the same hours by namespace and function: what is billed of it all."""

@@ -12,7 +12,7 @@ from faas.billing.budgets import Reading
 from faas.billing.notices import Claimed, Notice
 from faas.metering.sums import METRICS, Group, add_to
 from faas.model.budget import Budgets
-from faas.stores.held import ProvisionedReader
+from faas.stores.held import HeldReader
 from faas.stores.ledger import group_from, sums_from
 from faas.stores.redis_client import Client, ask, edge, script
 from faas.stores.registry import CHANGES
@@ -30,7 +30,7 @@ class RedisBudgets:
         self._client = client
         self._put = script(client, "put_budgets")
         self._spent = script(client, "read_spent")
-        self._provisioned = ProvisionedReader(client)
+        self._held = HeldReader(client)
         self._post = script(client, "post_notice")
         self._claim = script(client, "claim_notice")
         self._settle = script(client, "settle_notice")
@@ -60,7 +60,7 @@ class RedisBudgets:
                 _merge(packed, sums)
         assert position is not None
         kept: dict[str, dict[str, int]] = {namespace: {} for namespace in namespaces}
-        for (namespace, function), mb_ms in (await self._provisioned.read(first, end, namespaces)).items():
+        for (namespace, function), mb_ms in (await self._held.provisioned(first, end, namespaces)).items():
             kept[namespace][function] = mb_ms
         return {name: Reading(first, end, position, found, kept[name]) for name, found in sums.items()}
 

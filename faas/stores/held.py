@@ -22,12 +22,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final
 
 import msgpack  # type: ignore[import-untyped]
 
-from faas.metering.sums import HOUR_MS, HOUR_NS, TIMES, in_order
+from faas.metering.sums import HOUR_MS, HOUR_NS, TIMES, in_order, is_in, periods
 from faas.model.errors import StoreUnavailable
 from faas.pool.holding import Held
 from faas.ports import Clock, UsageRow
@@ -38,8 +38,7 @@ log = logging.getLogger("faas.stores.held")
 
 INTERVAL_S: Final = 10.0
 CLOSE_WAIT_S: Final = 2.0
-HOURS_PER_READ: Final = 12
-PROVISIONED_HOURS_PER_READ: Final = 24  # of one script call: a few ms
+HOURS_PER_READ: Final = 24  # of one script call: a few ms
 KINDS: Final = ("idle", "parked", "provisioned", "generic")
 SUMS: Final = tuple(f"{kind}_mb_ms" for kind in KINDS)
 LABELS: Final = ("namespace", "function", "version")
@@ -115,62 +114,67 @@ class HeldMeter:
                 await pipe.execute()
 
 
-class ProvisionedReader:
-    """Sums of what was provisioned, for bills and budgets: the cells of other kinds stay with the server."""
+class HeldReader:
+    """Sums over some hours; nodes' runs are added up on the server."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._read = script(client, "read_provisioned")
+        self._read = script(client, "read_held")
 
-    async def read(self, first: int, end: int, namespaces: Sequence[str] = ()) -> dict[tuple[str, str], int]:
-        """MB times ms in the hours ``first`` <= hour < ``end`` by namespace and function; no namespaces = all."""
-        found: dict[tuple[str, str], int] = {}
-        hours = await ask(self._client.zrange(HOURS_KEY, str(first), f"({end}", byscore=True))
-        for start in range(0, len(hours), PROVISIONED_HOURS_PER_READ):
-            some = hours[start : start + PROVISIONED_HOURS_PER_READ]
+    async def hours(self, first: int, end: int) -> list[int]:
+        """Those with anything held, ``first`` <= hour < ``end``."""
+        return [int(hour) for hour in await ask(self._client.zrange(HOURS_KEY, str(first), f"({end}", byscore=True))]
+
+    async def sums(
+        self, hours: Sequence[int], kind: str = "", namespaces: Sequence[str] = ()
+    ) -> dict[tuple[str, ...], int]:
+        """MB times ms by namespace, function, version and kind; no kind and no namespaces = all."""
+        found: dict[tuple[str, ...], int] = {}
+        for start in range(0, len(hours), HOURS_PER_READ):
+            keys = [f"faas:held:{hour}" for hour in hours[start : start + HOURS_PER_READ]]
             with edge():
-                packed = await self._read(keys=[f"faas:held:{int(hour)}" for hour in some], args=namespaces)
-            for whose, sum_ in _pairs(msgpack.unpackb(packed, raw=True)):
-                namespace, _, function = whose.decode().partition("\0")
-                found[namespace, function] = found.get((namespace, function), 0) + int(sum_)
+                packed = await self._read(keys=keys, args=[kind, *namespaces])
+            flat = iter(msgpack.unpackb(packed, raw=True))
+            for field, sum_ in zip(flat, flat, strict=True):
+                cell = tuple(field.decode().split("\0"))
+                found[cell] = found.get(cell, 0) + int(sum_)
         return found
 
-
-def _pairs(flat: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
-    each = iter(flat)
-    return zip(each, each, strict=True)
+    async def provisioned(self, first: int, end: int, namespaces: Sequence[str] = ()) -> dict[tuple[str, str], int]:
+        """By namespace and function, in the hours ``first`` <= hour < ``end``."""
+        found: dict[tuple[str, str], int] = {}
+        cells = await self.sums(await self.hours(first, end), "provisioned", namespaces)
+        for (namespace, function, *_), mb_ms in cells.items():
+            found[namespace, function] = found.get((namespace, function), 0) + mb_ms
+        return found
 
 
 class RedisHeld:
     """``HeldStore``."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
-        self._provisioned = ProvisionedReader(client)
-
-    async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
-        return await self._provisioned.read(-(-start_ms // HOUR_MS), -(-end_ms // HOUR_MS))
+        self._reader = HeldReader(client)
 
     async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
-        first, last = -(-start_ms // HOUR_MS), (end_ms - 1) // HOUR_MS
-        found: dict[tuple[str, ...], list[int]] = {}
-        hours = [int(hour) for hour in await ask(self._client.zrange(HOURS_KEY, str(first), str(last), byscore=True))]
-        for start in range(0, len(hours), HOURS_PER_READ):
-            some = hours[start : start + HOURS_PER_READ]
-            async with self._client.pipeline(transaction=False) as pipe:
-                for hour in some:
-                    pipe.hgetall(f"faas:held:{hour}")
-                with edge():
-                    cells = await pipe.execute()
-            for hour, fields in zip(some, cells, strict=True):
-                times = {name: label(hour) for name, label in TIMES.items()}
-                for field, value in fields.items():
-                    _, *names, kind = field.decode().split("\0")
-                    labels = {**dict(zip(LABELS, names, strict=True)), **times}
-                    if all(labels[name] == wanted for name, wanted in where.items()):
-                        sums = found.setdefault(tuple(labels[name] for name in by), [0] * len(KINDS))
-                        sums[KINDS.index(kind)] += int(value)
-        rows = [
-            UsageRow(dict(zip(by, key, strict=True)), dict(zip(SUMS, sums, strict=True))) for key, sums in found.items()
-        ]
-        return sorted(rows, key=lambda row: in_order(row.labels))
+        pieces = self.held_by_time(start_ms, end_ms, by, where)
+        return sorted([row async for piece in pieces for row in piece], key=lambda row: in_order(row.labels))
+
+    async def held_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        wanted = {name: value for name, value in where.items() if name in LABELS}
+        hours = await self._reader.hours(-(-start_ms // HOUR_MS), -(-end_ms // HOUR_MS))
+        for some in periods([hour for hour in hours if is_in(hour, where)], by):
+            times = {name: label(some[0]) for name, label in TIMES.items() if name in by}
+            found: dict[tuple[str, ...], list[int]] = {}
+            for (*names, kind), mb_ms in (await self._reader.sums(some)).items():
+                labels = {**dict(zip(LABELS, names, strict=True)), **times}
+                if all(labels[name] == value for name, value in wanted.items()):
+                    sums = found.setdefault(tuple(labels[name] for name in by), [0] * len(KINDS))
+                    sums[KINDS.index(kind)] += mb_ms
+            rows = [UsageRow(dict(zip(by, k, strict=True)), dict(zip(SUMS, v, strict=True))) for k, v in found.items()]
+            if rows:
+                yield sorted(rows, key=lambda row: in_order(row.labels))
+
+    async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
+        return await self._reader.provisioned(-(-start_ms // HOUR_MS), -(-end_ms // HOUR_MS))

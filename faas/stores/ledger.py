@@ -171,6 +171,20 @@ class RedisLedger:
             if rows:
                 yield rows
 
+    async def partial(self, start_ms: int, end_ms: int) -> list[int]:
+        cut = sorted({at_ms // HOUR_MS for at_ms in (start_ms, end_ms) if at_ms % HOUR_MS})
+        found = []
+        for hour in cut:
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.zscore("faas:usage:hours", str(hour))
+                pipe.exists(f"faas:parts:{hour}")
+                pipe.exists(f"faas:partial:{hour}")
+                with edge():
+                    has_sums, has_parts, some_missing = await pipe.execute()
+            if has_sums is not None and (some_missing or not has_parts):
+                found.append(hour)
+        return found
+
     async def _add_hours(self, hours: Sequence[int], start_ms: int, end_ms: int, report: Report) -> None:
         whole: list[int] = []
         for hour in hours:

@@ -162,6 +162,22 @@ async def test_hours_that_have_expired_are_forgotten(client: Client) -> None:
     assert await client.zrange("faas:parts:hours", 0, -1) == [b"%d" % n for n in range(hour - 5, hour + 1)]
 
 
+async def test_hours_that_a_range_cuts_are_known_where_their_records_are_not_all_kept(client: Client) -> None:
+    ledger = RedisLedger(client)
+    begin_ms = int((await client.time())[0]) * 1000 // HOUR_MS * HOUR_MS - 10 * HOUR_MS
+    records = [make_record(n, started_at_ns=(begin_ms + n * HOUR_MS) * 1_000_000) for n in range(4)]
+    await ledger.apply("j@0", numbered(records))
+    hour = begin_ms // HOUR_MS
+    await client.delete(f"faas:parts:{hour}")  # as when they expire
+    await client.set(f"faas:partial:{hour + 1}", 1)
+    half, three = begin_ms + HOUR_MS // 2, 3 * HOUR_MS
+    assert await ledger.partial(begin_ms, begin_ms + three) == []
+    assert await ledger.partial(half, half + HOUR_MS) == [hour, hour + 1]
+    assert await ledger.partial(half, half + 1) == [hour]
+    assert await ledger.partial(half + 2 * HOUR_MS, half + three) == [], "all of these are kept"
+    assert await ledger.partial(half - three, half + 7 * HOUR_MS) == [], "and where nothing was used nothing is missing"
+
+
 async def test_a_pointer_lives_as_long_as_what_it_leads_to(client: Client) -> None:
     """A second attempt, hours later, of an invocation whose first brought the pointers of that time."""
     ledger, shown = RedisLedger(client, keep_ms=DAY_MS), RedisRecords(client)

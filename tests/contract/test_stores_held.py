@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faas.pool.holding import Held
-from faas.stores.held import HeldMeter, ProvisionedReader, RedisHeld
+from faas.stores.held import HeldMeter, HeldReader, RedisHeld
 from faas.stores.redis_client import Client, connect
 from tests.usage_samples import HOUR_MS, NOON_MS, FixedClock
 
@@ -103,7 +103,7 @@ async def test_what_is_billed_of_it_adds_up_over_runs_and_hours_however_much(cli
     }
     assert await held.provisioned(NOON_MS + 1, NOON_MS + 14 * HOUR_MS) == {}
     assert (await held.provisioned(NOON_MS + 1, NOON_MS + 14 * HOUR_MS + 1))["default", "hello"] == 1
-    read = ProvisionedReader(client).read
+    read = HeldReader(client).provisioned
     hour = NOON_MS // HOUR_MS
     assert await read(hour, hour + 15, ["default", "nobody"]) == {("default", "hello"): 2}
 

@@ -15,6 +15,7 @@ from typing import Any
 from faas.gateway.app import Gateway, build_app
 from faas.gateway.services import Services
 from faas.metering.reconcile import HourCheck
+from faas.metering.sums import HOUR_MS
 from faas.model.errors import Conflict, FaasError, NotFound, StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
@@ -234,6 +235,7 @@ class FakeKeys:
 class FakeLedger:
     def __init__(self) -> None:
         self.rows: list[UsageRow] = []
+        self.cut: tuple[int, int] | None = None  # what ``partial`` was asked for
         self.raw: list[UsageRecord] = []
         self.breaks = False  # a report by time ends in an error
         self.checks: list[HourCheck] = []
@@ -260,6 +262,10 @@ class FakeLedger:
             yield [row]
         if self.breaks:
             raise StoreUnavailable("Redis went away.")
+
+    async def partial(self, start_ms: int, end_ms: int) -> list[int]:
+        self.cut = start_ms, end_ms
+        return [at_ms // HOUR_MS for at_ms in self.cut if at_ms % HOUR_MS]
 
     async def records(self, start_ms: int, end_ms: int) -> list[UsageRecord]:
         return self.raw

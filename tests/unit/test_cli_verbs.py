@@ -754,6 +754,14 @@ def test_what_was_held_without_serving_stands_beside_what_was_billed(node: FakeN
     assert (lines[2][:2], lines[2][-3]) == (["never-called", "0"], "2.000000")
     assert lines[3][-4:] == ["0.001000", "4.000000", "0.000000", "2.000000"]
     assert "0.500000 GB-s more were held by sandboxes that stood ready" in said
+    rate = {"per_gb_second": "0.5", "currency": "EUR", "book": "ours"}
+    priced = {"rows": [{**row, "cost": "1"} for row in rows], "totals": {**totals, "cost": "2.25"}, "rate": rate}
+    node.answers["GET /v1/usage"] = {**report, "held": priced, "partial": ["2025-01-01T00:00:00Z"]}
+    _, printed, said = faas("usage", "--where", "attempt=retry")
+    lines = [re.split(r"  +", line) for line in printed.splitlines()]
+    assert [line[-1] for line in lines] == ["WARM COST", "1.000000 EUR", "1.000000 EUR", "2.250000 EUR"]
+    assert "0.5 EUR per GB-second (price book 'ours'); it is on no bill" in said
+    assert "not exact: the range cuts the hour 2025-01-01T00:00:00Z" in said
 
 
 def test_csv_and_records_are_what_the_node_sends(node: FakeNode, faas: Faas) -> None:

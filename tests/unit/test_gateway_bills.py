@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import io
 import json
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -52,9 +53,12 @@ class Billed:
             entry.sequence = self._number
             await self.ledger.apply("journal", [entry])
 
-    async def held(self, *asked: Any) -> list[UsageRow]:
-        """With ``provisioned`` it is a ``HeldStore``."""
-        return []
+    async def held(self, *_: Any) -> list[UsageRow]:
+        """With what follows it is a ``HeldStore``."""
+        raise AssertionError("on no bill")
+
+    async def held_by_time(self, *_: Any) -> AsyncIterator[list[UsageRow]]:
+        yield await self.held()
 
     async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
         month = f"{dt.datetime.fromtimestamp(start_ms / 1000, dt.UTC):%Y-%m}"

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from faas.model.manifest import Http
 from faas.model.usage import UsageRecord
 from faas.packaging.bundle import Prepared
 from faas.ports import LogLine, UsageRow
+from faas.stores.memory import MemoryPrices
 from tests.unit.gateway_fakes import ADMIN, Answered, Bench, make_bench, make_record, make_scope, make_version
 from tests.usage_samples import make_record as make_usage_record
 
@@ -442,20 +443,75 @@ class FakeHeld:
         rows = [("a", (1, 2, 0, 0)), ("", (0, 0, 0, 7))]
         return [UsageRow({"function": name}, dict(zip(names, sums, strict=True))) for name, sums in rows]
 
+    async def held_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        yield await self.held(start_ms, end_ms, by, where)
+
     async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
         return {}
 
 
 async def test_what_is_held_without_serving_is_beside_usage() -> None:
-    bench = make_bench(HELLO, held=FakeHeld())
+    prices = MemoryPrices()
+    machine = "machine = { cost_per_month = 5_382_144, memory_gb = 1 }"  # 2.048 for each second of a month
+    await prices.set(f'name = "ours"\ncurrency = "EUR"\n{machine}\n[namespaces.default]\nper_gb_second = 9', 0, "k")
+    bench = make_bench(HELLO, held=FakeHeld(), prices=prices)
     shown = (await bench.call("GET", "/v1/usage?by=function&month=2025-01")).json()
     assert shown["rows"] == []
     assert shown["held"] == {
-        "rows": [{"function": "a", "idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0}],
-        "totals": {"idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0, "generic_mb_ms": 7},
+        "rows": [{"function": "a", "idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0, "cost": "0.000006"}],
+        "totals": {"idle_mb_ms": 1, "parked_mb_ms": 2, "provisioned_mb_ms": 0, "generic_mb_ms": 7, "cost": "0.00002"},
+        "rate": {"per_gb_second": "2.048", "currency": "EUR", "book": "ours"},
     }
+    bench.keys.put("team", "default", "read")
+    shown = (await bench.call("GET", "/v1/usage?by=function", key="team")).json()["held"]
+    assert "rate" not in shown, "what a machine costs is its operator's affair"
+    assert "cost" not in shown["totals"]
     for query in ("by=function,key", "by=function&status=ok"):
         assert "held" not in (await bench.call("GET", f"/v1/usage?{query}")).json(), "only calls have a key or a status"
+
+
+async def test_money_held_goes_by_an_example_where_no_machine_is_known() -> None:
+    bench = make_bench(HELLO, held=FakeHeld())
+    rate = (await bench.call("GET", "/v1/usage")).json()["held"]["rate"]
+    assert (rate["book"], rate["currency"]) == ("at-cost", "EUR")
+
+
+class HeldByHour(FakeHeld):
+    """At 1, 2 and 4 o'clock."""
+
+    async def held_by_time(
+        self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
+    ) -> AsyncIterator[list[UsageRow]]:
+        for hour in (1, 2, 4):
+            rows = await self.held(start_ms, end_ms, by, where)
+            yield [UsageRow({**row.labels, "hour": str(hour)}, row.sums) for row in rows]
+
+
+async def test_the_table_has_what_was_held_in_the_order_of_time() -> None:
+    bench = make_bench(HELLO, held=HeldByHour())
+    bench.ledger.rows = [
+        UsageRow({"function": name, "hour": str(h)}, {"mb_ms": 128}) for h, name in ((2, "a"), (3, "b"))
+    ]
+    head, *lines, _ = text_of(await bench.call("GET", "/v1/usage?format=csv&by=function,hour"))
+    assert head.endswith(",memory_mb,idle_mb_ms,parked_mb_ms,provisioned_mb_ms,generic_mb_ms")
+    rows = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+    names = ("hour", "function", "mb_ms", "idle_mb_ms", "generic_mb_ms")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("1", "a", "", "1", "0"), ("1", "", "", "0", "7"), ("2", "a", "128", "1", "0"), ("2", "", "", "0", "7"),
+        ("3", "b", "128", "0", "0"), ("4", "a", "", "1", "0"), ("4", "", "", "0", "7"),
+    ]  # fmt: skip
+    answer = await bench.call("GET", "/v1/usage?format=csv&by=function,hour&attempt=retry")
+    assert text_of(answer)[0].endswith(",memory_mb"), "what is held has no attempt"
+
+
+async def test_a_report_that_cuts_an_hour_whose_records_are_gone_says_so() -> None:
+    bench = make_bench(HELLO)
+    shown = (await bench.call("GET", "/v1/usage?from=2023-01-01T00:30:00Z&to=2023-01-02T12:59:00Z")).json()
+    assert shown["partial"] == ["2023-01-01T00:00:00Z", "2023-01-02T12:00:00Z"]
+    for query in ("", "?from=2023-01&to=2023-02", "?from=2023-01&to=2099-01-01T00:30:00Z"):
+        assert "partial" not in (await bench.call("GET", f"/v1/usage{query}")).json(), "no hour is cut"
 
 
 def text_of(answer: Answered) -> list[str]:

@@ -47,11 +47,18 @@ def schemas() -> dict[str, Any]:
                 "by": list_of(TEXT),
                 "rows": list_of(FREE),
                 "totals": FREE,
+                "partial": {
+                    **list_of(TIME),
+                    "description": "Hours that the range cuts and whose records are no longer all kept: one counts "
+                    "whole where it begins in the range, else as far as its records are there. Absent where there are "
+                    "none, and then the sums are exact.",
+                },
                 "held": {
                     **record({"rows": list_of(FREE), "totals": FREE}),
                     "description": "MB times ms held without serving: idle_mb_ms, parked_mb_ms, and of what "
                     "min_instances keeps provisioned_mb_ms; of generic sandboxes, in the totals, generic_mb_ms. "
-                    "Not for labels that only calls have.",
+                    "Not for labels that only calls have. With a key for every namespace each has `cost`, what holding "
+                    "the idle, parked and generic of it cost by `rate`: never part of a bill.",
                 },
             },
             ("from", "to", "by", "rows", "totals"),
