@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from faas.gateway.admin_api import AdminApi
 from faas.gateway.async_api import InvocationsApi
 from faas.gateway.auth import Authenticator
 from faas.gateway.bills_api import BillsApi
+from faas.gateway.budget_metrics import budget_metrics
 from faas.gateway.budgets import BudgetWatch
 from faas.gateway.budgets_api import BudgetsApi
 from faas.gateway.catalog import Catalog
@@ -69,7 +71,9 @@ class Gateway:
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
         self._records = InvocationsApi(services, self._draining.is_set)
-        self.metrics = Metrics(services.invoker.stats, services.journal_pending, services.export)
+        self.metrics = Metrics(
+            services.invoker.stats, services.journal_pending, services.export, partial(budget_metrics, self.budgets)
+        )
         self.operations = self._operations()
         self._router = Router(
             routes(self.operations, self._auth, services.limits), redirect_slashes=False, default=_no_route

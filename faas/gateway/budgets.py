@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from faas.billing.budget_words import Month, exhausted, month_of
-from faas.billing.budgets import THRESHOLDS, BudgetBooks, Reading, limits_of
+from faas.billing.budgets import THRESHOLDS, Account, BudgetBooks, Reading, limits_of
 from faas.billing.notices import notice, notice_id
 from faas.gateway import params
 from faas.gateway.catalog import EVERYTHING
@@ -58,6 +58,7 @@ class BudgetWatch:
         self.some = False  # budgets there are
         self._any = asyncio.Event()  # the same, to wait for
         self._away = False  # the store, as the log was told
+        self.refused: dict[str, int] = {}  # calls, by namespace
         self.notifier = Notifier(services.notices, services.clock)
 
     @property
@@ -66,6 +67,9 @@ class BudgetWatch:
 
     def books(self, namespace: str) -> BudgetBooks | None:
         return self._books.get(namespace)
+
+    def accounts(self) -> list[Account]:
+        return [account for books in self._books.values() for account in books.accounts]
 
     def currency(self, namespace: str) -> str:
         return self._prices.books.at(self._month.name, namespace).currency
@@ -78,6 +82,7 @@ class BudgetWatch:
         if books is not None:
             refused = books.admit(f"{call.id}-{call.attempt}", version.name, call.key_id)
             if refused is not None:
+                self.refused[version.namespace] = self.refused.get(version.namespace, 0) + 1
                 raise exhausted(refused, self._month, self.currency(version.namespace))
 
     def ended(self, record: UsageRecord, sequence: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from prometheus_client.core import (
@@ -74,19 +74,22 @@ class QueuesPort(Protocol):
 
 
 class Metrics(Collector):
-    """``observe`` takes every finished usage record; ``render`` answers a scrape, after ``look``."""
+    """``observe`` takes every finished usage record; ``render`` answers a scrape, after ``look``, with what others count
+    (``more``)."""
 
     def __init__(
         self,
         stats: Callable[[], dict[str, Any]],
         journal_pending: Callable[[], int],
         export: ExportPort | None = None,
+        more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._stats = stats
         self._journal_pending = journal_pending
         self._export = export
         self.queues: QueuesPort | None = None
         self._states: Sequence[QueueState] = ()
+        self._more = more
         self._invocations: dict[tuple[str, str, str, str], int] = {}
         self._queue, self._init, self._run = Histogram(), Histogram(), Histogram()
         self._cold_starts = 0
@@ -128,6 +131,7 @@ class Metrics(Collector):
         yield self._durations()
         yield from self._gauges()
         yield from self._of_queues()
+        yield from self._more()
 
     def _counters(self) -> Iterator[Metric]:
         invocations = CounterMetricFamily(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from faas.billing.budget_words import month_of
 from faas.model.errors import StoreUnavailable
@@ -21,6 +22,7 @@ DIRECT = "/v1/functions/hello/invocations"
 BUDGETS = "/v1/budgets/default"
 ONE_CALL = 256  # mb_ms of ``make_record``
 JOURNAL = "j@0"
+NAMES = ("namespace", "scope", "name", "unit")  # of the labels of metrics
 
 
 class World:
@@ -117,6 +119,36 @@ async def test_a_call_that_could_not_be_journalled_is_in_no_budget() -> None:
     world.bench.gateway.observe(make_record(version, call, started_at_ns=world.bench.clock.unix_ns()), 0)
     shown = (await world.bench.call("GET", BUDGETS)).json()["budgets"][0]
     assert (shown["used_gb_seconds"], shown["state"]) == ("0", "ok")
+
+
+async def test_metrics_say_how_much_is_used_and_how_many_were_refused() -> None:
+    world = World()
+
+    async def shown() -> dict[tuple[str, ...], float]:
+        text = (await world.bench.call("GET", "/metrics")).body.decode()
+        samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+        return {
+            (each.name, *(each.labels[name] for name in NAMES if name in each.labels)): each.value
+            for each in samples
+            if "budget" in each.name
+        }
+
+    assert await shown() == {}
+    await world.put(
+        {"scope": "function", "name": "hello", "gb_seconds": gb(4 * ONE_CALL)},
+        {"scope": "namespace", "gb_seconds": gb(2 * ONE_CALL)},
+        {"scope": "key", "name": "k9", "gb_seconds": "0"},
+    )
+    assert [(await world.call()).status for _ in range(4)] == [200, 200, 402, 402]
+    used = "faas_budget_used_ratio"
+    assert await shown() == {
+        ("faas_budget_refused_total", "default"): 2,
+        (used, "default", "function", "hello", "gb_seconds"): 0.5,
+        (used, "default", "namespace", "", "gb_seconds"): 1,
+        (used, "default", "key", "k9", "gb_seconds"): 1,
+    }
+    await world.put()
+    assert await shown() == {("faas_budget_refused_total", "default"): 2}, "a counter never goes back"
 
 
 async def test_a_new_month_begins_with_nothing_used() -> None:
