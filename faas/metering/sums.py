@@ -161,7 +161,7 @@ def check_dimensions(names: Iterable[str]) -> None:
 
 def is_in(hour: int, where: Mapping[str, str]) -> bool:
     """Whether an hour has the labels asked for."""
-    return all(label(hour) == where.get(name, label(hour)) for name, label in TIMES.items())
+    return all(label(hour) == where[name] for name, label in TIMES.items() if name in where)
 
 
 def is_of(group: Group, where: Mapping[str, str]) -> bool:

@@ -27,8 +27,8 @@ from __future__ import annotations
 import builtins
 import struct
 from binascii import unhexlify
-from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import cache
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
@@ -61,11 +61,14 @@ from faas.stores.segments import base_of
 
 DAY_MS: Final = 24 * HOUR_MS
 WAIT_AOF_MS: Final = 3000  # an fsync each second, and a slow disk
-HOURS_PER_READ: Final = 4  # a few ms of work between two awaits
+HOURS_PER_READ: Final = 4  # at first
+HOURS_PER_READ_MAX: Final = 256
+CELLS_PER_READ: Final = 1000  # aimed at, in one reading of sums: a few ms of work for the server
 PARTS_PER_READ: Final = 8  # at first
 PARTS_PER_READ_MAX: Final = 1024
 READ_BYTES: Final = 64 * 1024  # aimed at, of parts in one reading: some ms of work
 LIST_MAX: Final = 1000
+GROUPS_MAX: Final = 10_000  # remembered: reports of many days meet the same ones
 SPAN_BITS: Final = 14  # the ids of 2^14 ms share a list of pointers; as in apply_usage.lua
 
 _LIMB: Final = 1 << 40
@@ -165,7 +168,8 @@ class RedisLedger:
     ) -> AsyncIterator[list[UsageRow]]:
         """As ``usage``, holding no more than the cells of one hour, day or month, whichever ``by`` asks for."""
         report = Report(by, where)
-        for hours in periods(await self._hours("faas:usage:hours", start_ms, end_ms), by):
+        hours_there = await self._hours("faas:usage:hours", start_ms, end_ms)
+        for hours in periods([hour for hour in hours_there if is_in(hour, where)], by):
             await self._add_hours(hours, start_ms, end_ms, report)
             rows = [UsageRow(row.labels, row.sums, row.maxima) for row in report.take()]
             if rows:
@@ -228,24 +232,25 @@ class RedisLedger:
         return [int(hour) for hour in found]
 
     async def _add_cells(self, hours: Sequence[int], report: Report) -> None:
-        """Add the stored sums to a report, a few hours per round trip."""
-        groups: dict[bytes, Group] = {}
-        for start in range(0, len(hours), HOURS_PER_READ):
-            some = hours[start : start + HOURS_PER_READ]
-            keys = [f"faas:{what}:{hour}" for what in ("usage", "peaks") for hour in some]
+        """Add the stored sums of hours that a report does not tell apart.
+
+        The server adds some hours up at a time: about ``CELLS_PER_READ``, so that nobody else waits long for it.
+        """
+        start, count = 0, HOURS_PER_READ
+        while some := hours[start : start + count]:
+            keys = [f"faas:{what}:{hour}" for hour in some for what in ("usage", "peaks")]
             with edge():
-                packed = await self._read(keys=keys)
-            for index, cells in enumerate(packed):
-                hour, are_sums = some[index % len(some)], index < len(some)
-                parts = iter(msgpack.unpackb(cells, raw=True))
-                for field, stored in zip(parts, parts, strict=True):
-                    group = groups.get(field)
-                    if group is None:
-                        group = groups[field] = group_from(field)
-                    if are_sums:
-                        report.add(hour, group, sums_from(stored))
-                    else:
-                        report.saw(hour, group, [int(value) for value in _PEAK.unpack(stored)])
+                read, *packed = await self._read(keys=keys)
+            sums, maxima = (msgpack.unpackb(cells, raw=True) for cells in packed)
+            for field, stored in _pairs(sums):
+                report.add(some[0], group_from(field), sums_from(stored))
+            for field, stored in _pairs(maxima):
+                report.saw(some[0], group_from(field), [int(value) for value in _PEAK.unpack(stored)])
+            start += len(some)
+            if read > CELLS_PER_READ:
+                count = max(1, count // 2)
+            elif read < CELLS_PER_READ // 2:
+                count = min(2 * count, HOURS_PER_READ_MAX)
 
     async def _within(
         self, hour: int, start_ms: int, end_ms: int, where: Mapping[str, str]
@@ -346,9 +351,15 @@ def _next_count(count: int, found: Sequence[bytes]) -> int:
     return max(1, count // 2) if size > READ_BYTES else count
 
 
+@lru_cache(GROUPS_MAX)
 def group_from(field: bytes) -> Group:
     """Raises ``TypeError`` on a field of another form than the script writes."""
     return Group(*field.decode().split("\0"))
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    each = iter(flat)
+    return zip(each, each, strict=True)
 
 
 def sums_from(stored: bytes) -> list[int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import struct
 import tempfile
+from collections import Counter
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faas.metering.meter import VALUE_MAX
-from faas.metering.sums import group_of, report, total
+from faas.metering.sums import METRICS, group_of, report, total
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.model.usage import UsageRecord
 from faas.ports import Entry
@@ -277,6 +279,39 @@ async def test_sums_of_an_older_writer_are_read_and_added_to(client: Client) -> 
         await ledger.apply("j@0", numbered([make_record(2)], first=2))
     assert await client.hget(f"faas:usage:{hour}", group) == newer
     assert (await rows(ledger))[0][1]["billed_ms"] == 1 + (12 << 40)
+
+
+async def test_hours_added_up_on_the_server_are_exact_whoever_wrote_them(client: Client) -> None:
+    """Sums beyond 2^53, with and without high limbs, of writers with fewer metrics and with more, in many hours."""
+    rng, ledger, wanted = random.Random(5), RedisLedger(client), Counter[str]()
+    first, peaks = NOON_MS // HOUR_MS, []
+    for hour in range(first, first + 300):
+        cells: dict[str, bytes] = {}
+        for status in ("ok", "timeout")[: rng.randint(1, 2)]:
+            count, wide = rng.choice((7, 10, 10, 10, 12)), rng.random() < 0.3
+            limbs = [rng.choice((rng.randrange(9), 2**52 - 1 - rng.randrange(9))) for _ in range(count)]
+            limbs += [rng.randrange(2**12) for _ in range(count if wide else 0)]
+            cells["\0".join(("default", "hello", "1", "k", "http", status, "warm"))] = struct.pack(
+                f">B{len(limbs)}d", count, *limbs
+            )
+            values = [low + (limbs[count + i] << 40 if wide else 0) for i, low in enumerate(limbs[:count])]
+            wanted.update(dict(zip(METRICS, values, strict=False)))
+        await client.hset(f"faas:usage:{hour}", mapping=cells)  # type: ignore[arg-type]
+        peaks.append(rng.randrange(2**40))
+        await client.hset(f"faas:peaks:{hour}", next(iter(cells)), struct.pack(">2d", peaks[-1], 128))
+        await client.zadd("faas:usage:hours", {str(hour): hour})
+    end_ms = NOON_MS + 300 * HOUR_MS
+    (row,) = await ledger.usage(NOON_MS, end_ms, ["function"], {})
+    assert {name: row.sums[name] for name in METRICS} == wanted
+    assert wanted["run_ns"] > 2**56
+    assert row.maxima == {"peak_memory_bytes": max(peaks), "memory_mb": 128}
+    for by in ("day", "hour", "month"):
+        rows_by = await ledger.usage(NOON_MS, end_ms, [by], {})
+        assert {name: sum(row.sums[name] for row in rows_by) for name in METRICS} == wanted
+    days = await ledger.usage(NOON_MS, end_ms, ["hour"], {"day": "2186-10-02"})
+    (day,) = await ledger.usage(NOON_MS, end_ms, [], {"day": "2186-10-02"})
+    assert len(days) == 24
+    assert {name: sum(row.sums[name] for row in days) for name in METRICS} == {name: day.sums[name] for name in METRICS}
 
 
 async def test_a_server_that_went_back_is_not_called_durable(client: Client) -> None:
