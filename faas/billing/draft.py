@@ -65,6 +65,7 @@ class Draft:
     usage: Usage
     late: Mapping[str, Usage]
     credits: tuple[str, ...]
+    marks: Mapping[str, str]
 
     @property
     def statement(self) -> Statement:
@@ -72,7 +73,9 @@ class Draft:
 
     def closing(self, closed_by: str) -> Closing:
         bills = tuple(replace(bill, status=CLOSED) for bill in self.bills)
-        return Closing(self.month, self.made_at_ms, closed_by, bills, self.books, self.usage, self.late, self.credits)
+        return Closing(
+            self.month, self.made_at_ms, closed_by, bills, self.books, self.usage, self.late, self.credits, self.marks
+        )
 
 
 def draft(
@@ -82,13 +85,15 @@ def draft(
     usage: Mapping[str, Usage],
     closed: Mapping[str, Closing],
     credits: Iterable[CreditNote],  # noqa: A002 - what they are called
+    marks: Mapping[str, str] | None = None,
 ) -> Draft:
-    """``usage`` by month: of this one and of ``closed_before(month, closed)``, labelled by ``RATED_BY``."""
+    """``usage`` by month, labelled by ``RATED_BY``: of this one and of those of ``closed_before(month, closed)`` that
+    are not settled; ``marks`` are theirs."""
     made = _Drafting(month, made_at_ms, books_of(books))
     made.own(usage[month])
     taken_late: dict[str, Usage] = {}
     before = closed_before(month, closed)
-    for earlier in before:
+    for earlier in [each for each in before if each in usage]:
         taken = accounted(earlier, closed)
         more = late(usage[earlier], taken)
         if more:
@@ -101,7 +106,8 @@ def draft(
     )
     for note in due:
         made.credit(note, closed[note.month])
-    return Draft(month, made_at_ms, made.bills(), books, usage[month], taken_late, tuple(note.id for note in due))
+    taken_credits = tuple(note.id for note in due)
+    return Draft(month, made_at_ms, made.bills(), books, usage[month], taken_late, taken_credits, marks or {})
 
 
 class _Drafting:

@@ -25,6 +25,7 @@ def pack(closing: Closing) -> bytes:
         "usage": _rows(closing.usage),
         "late": {month: _rows(usage) for month, usage in closing.late.items()},
         "credits": list(closing.credits),
+        "marks": dict(closing.marks),
     }
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 

@@ -11,9 +11,11 @@ in the next open month, as lines that say so. What is late is never kept as such
 
     late(M) = ledger(M) - frozen(M) - what closed bills have already taken in as late of M
 
-so nothing can be lost or billed twice on the way. Late use costs what it would have cost in time: the lines of M rated
-with it, less the lines of M rated without it, both with M's frozen prices (``difference``). Tiers and allowances come
-out as if it had never been late.
+so nothing can be lost or billed twice on the way. Whoever reads a month's ledger notes its *mark* before, which changes
+with it: while a month has a mark that a closing noted, nothing of it is late and it need not be read.
+
+Late use costs what it would have cost in time: the lines of M rated with it, less the lines of M rated without it, both
+with M's frozen prices (``difference``). Tiers and allowances come out as if it had never been late.
 
 A credit note says which closed month it corrects. It is on the bill of the next open month until that one is closed;
 then the closing names it among those it has taken in.
@@ -85,6 +87,7 @@ class Closing:
     usage: Usage
     late: Mapping[str, Usage] = field(default_factory=dict)  # by month
     credits: tuple[str, ...] = ()  # ids
+    marks: Mapping[str, str] = field(default_factory=dict)  # by month: as of when all of its use is on closed bills
 
     @property
     def statement(self) -> Statement:
@@ -111,6 +114,11 @@ def closed_before(month: str, closed: Mapping[str, Closing]) -> list[str]:
         found.append(before)
         before = next_month(before, -1)
     return found[::-1]
+
+
+def is_settled(month: str, mark: str, closed: Mapping[str, Closing]) -> bool:
+    """Whether all use of a closed month is on closed bills, as far as its mark tells."""
+    return any(closing.marks.get(month) == mark for closing in closed.values())
 
 
 def accounted(month: str, closed: Mapping[str, Closing]) -> dict[Labels, dict[str, int]]:

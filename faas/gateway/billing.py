@@ -10,7 +10,7 @@ from typing import Final
 
 from faas.billing.draft import Draft, draft
 from faas.billing.rating import PROVISIONED_MB_MS, RATED_BY
-from faas.billing.statement import Closing, CreditNote, Statement, Usage, closed_before, next_month
+from faas.billing.statement import Closing, CreditNote, Statement, Usage, closed_before, is_settled, next_month
 from faas.gateway.params import rfc3339_ms
 from faas.metering.sums import FIRST
 from faas.model.errors import Conflict, InvalidRequest, NotFound
@@ -103,9 +103,20 @@ class Billing:
     async def _draft(self, month: str, closed: Mapping[str, Closing]) -> Draft:
         now_ms = self._clock.unix_ns() // _NS_PER_MS
         books = (await self._prices.current()).text
-        usage = {each: await self._usage(each) for each in (*closed_before(month, closed), month)}
+        usage: dict[str, Usage] = {}
+        marks: dict[str, str] = {}
+        for each in (*closed_before(month, closed), month):
+            mark = await self._mark(each)
+            if each == month or not is_settled(each, mark, closed):
+                usage[each], marks[each] = await self._usage(each), mark
         notes = await self._bills.credits()
-        return await asyncio.to_thread(draft, month, now_ms, books, usage, closed, notes)
+        return await asyncio.to_thread(draft, month, now_ms, books, usage, closed, notes, marks)
+
+    async def _mark(self, month: str) -> str:
+        """Changes whenever what ``_usage`` gives does."""
+        begin, end = begin_ms(month), begin_ms(next_month(month))
+        held = await self._held.changes(begin, end) if self._held is not None else 0
+        return f"{await self._ledger.changes(begin, end)}.{held}"
 
     async def _usage(self, month: str) -> Usage:
         """What calls used by the ledger, and beside it what ``min_instances`` kept."""

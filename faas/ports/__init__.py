@@ -256,6 +256,10 @@ class Ledger(Protocol):
     ) -> AsyncIterator[list[UsageRow]]:
         """The rows of ``usage``, some at a time: in the order of the finest time among ``by``, all at once without."""
 
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        """A number that grows whenever a sum of the range's days (UTC, whole) changes: who read it before the sums and
+        finds it again has them still."""
+
     async def partial(self, start_ms: int, end_ms: int) -> list[int]:
         """Hours that the range cuts and whose records are not all kept: no report can be exact there."""
 
@@ -305,6 +309,9 @@ class HeldStore(Protocol):
         self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]
     ) -> AsyncIterator[list[UsageRow]]:
         """The same in the order of time: some rows at a time, those of the finest time among ``by`` together."""
+
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        """A number that grows whenever any of this changes in the range's days, as ``Ledger.changes``."""
 
     async def provisioned(self, start_ms: int, end_ms: int) -> Mapping[tuple[str, str], int]:
         """``provisioned_mb_ms`` of the same hours by namespace and function: what is billed of it all."""

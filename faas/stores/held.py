@@ -12,8 +12,9 @@ provisioned, which is billed, can come out too small by that and never too large
 is over) is never begun again: where the clock steps back, a run goes on under another name.
 
 Keys:
-  faas:held:hours   zset  hour number, scored by itself
-  faas:held:{hour}  hash  run \\0 namespace \\0 function \\0 version \\0 kind -> MB times ms, one run of one node alone
+  faas:held:hours    zset  hour number, scored by itself
+  faas:held:changes  hash  day since 1970 -> how often something of it was written
+  faas:held:{hour}   hash  run \\0 namespace \\0 function \\0 version \\0 kind -> MB times ms, one run of one node alone
 What was held since the last look counts for the hour in which it is looked.
 """
 
@@ -31,7 +32,7 @@ from faas.metering.sums import HOUR_MS, HOUR_NS, TIMES, in_order, is_in, periods
 from faas.model.errors import StoreUnavailable
 from faas.pool.holding import Held
 from faas.ports import Clock, UsageRow
-from faas.stores.redis_client import Client, ask, edge, script
+from faas.stores.redis_client import Client, ask, changes, edge, script
 from faas.waiting import either
 
 log = logging.getLogger("faas.stores.held")
@@ -43,6 +44,7 @@ KINDS: Final = ("idle", "parked", "provisioned", "generic")
 SUMS: Final = tuple(f"{kind}_mb_ms" for kind in KINDS)
 LABELS: Final = ("namespace", "function", "version")
 HOURS_KEY: Final = "faas:held:hours"
+CHANGES_KEY: Final = "faas:held:changes"
 _NS_PER_MS: Final = 1_000_000
 
 _Cell = tuple[int, str, str, str, str, str]  # hour, run, namespace, function, version, kind
@@ -110,6 +112,8 @@ class HeldMeter:
             for hour, cells in hours.items():
                 pipe.hset(f"faas:held:{hour}", mapping=cells)  # type: ignore[arg-type]
             pipe.zadd(HOURS_KEY, {str(hour): hour for hour in hours})
+            for day in {hour // 24 for hour in hours}:
+                pipe.hincrby(CHANGES_KEY, str(day), 1)
             with edge():
                 await pipe.execute()
 
@@ -153,6 +157,7 @@ class RedisHeld:
     """``HeldStore``."""
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._reader = HeldReader(client)
 
     async def held(self, start_ms: int, end_ms: int, by: Sequence[str], where: Mapping[str, str]) -> list[UsageRow]:
@@ -175,6 +180,9 @@ class RedisHeld:
             rows = [UsageRow(dict(zip(by, k, strict=True)), dict(zip(SUMS, v, strict=True))) for k, v in found.items()]
             if rows:
                 yield sorted(rows, key=lambda row: in_order(row.labels))
+
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return await changes(self._client, CHANGES_KEY, start_ms, end_ms)
 
     async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
         return await self._reader.provisioned(-(-start_ms // HOUR_MS), -(-end_ms // HOUR_MS))

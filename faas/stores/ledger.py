@@ -56,7 +56,7 @@ from faas.ports import Entry, UsageRow
 from faas.stores.batch import Batch
 from faas.stores.codec import ID_BYTES, ROW_ATTEMPT, ROW_ID, ROW_STARTED_NS, Encoder, Part, detail_of, unpack_part
 from faas.stores.reconcile import Reconciler
-from faas.stores.redis_client import Client, ask, edge, script
+from faas.stores.redis_client import Client, ask, changes, edge, script
 from faas.stores.segments import base_of
 
 DAY_MS: Final = 24 * HOUR_MS
@@ -70,6 +70,8 @@ READ_BYTES: Final = 64 * 1024  # aimed at, of parts in one reading: some ms of w
 LIST_MAX: Final = 1000
 GROUPS_MAX: Final = 10_000  # remembered: reports of many days meet the same ones
 SPAN_BITS: Final = 14  # the ids of 2^14 ms share a list of pointers; as in apply_usage.lua
+
+KEYS: Final = ("faas:journals", "faas:usage:hours", "faas:parts:hours", "faas:usage:changes")  # of apply_usage.lua
 
 _LIMB: Final = 1 << 40
 _PEAK: Final = struct.Struct(">2d")
@@ -94,7 +96,7 @@ class RedisLedger:
         batch = entries if isinstance(entries, Batch) else Batch.of(entries, self._encoder)
         args: list[str | int | bytes] = [journal_id, base_of(journal_id), self._keep_ms, b"".join(batch.frames)]
         with edge():
-            applied, last = await self._apply(keys=["faas:journals", "faas:usage:hours", "faas:parts:hours"], args=args)
+            applied, last = await self._apply(keys=KEYS, args=args)
         if not applied:
             self._told.pop(journal_id, None)
             raise Conflict(f"The ledger has journal {journal_id} up to {last}, so it cannot take {batch.first}.")
@@ -174,6 +176,9 @@ class RedisLedger:
             rows = [UsageRow(row.labels, row.sums, row.maxima) for row in report.take()]
             if rows:
                 yield rows
+
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return await changes(self._client, "faas:usage:changes", start_ms, end_ms)
 
     async def partial(self, start_ms: int, end_ms: int) -> list[int]:
         cut = sorted({at_ms // HOUR_MS for at_ms in (start_ms, end_ms) if at_ms % HOUR_MS})

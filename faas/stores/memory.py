@@ -235,6 +235,9 @@ class MemoryLedger:
             if rows:
                 yield rows
 
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return len(await self.records(start_ms, end_ms))
+
     async def partial(self, start_ms: int, end_ms: int) -> builtins.list[int]:  # noqa: ARG002 - the port's
         return []  # here they are kept for good
 

@@ -32,6 +32,7 @@ Client = redis.asyncio.Redis
 CONNECTIONS_MAX: Final = 1000
 CONNECT_TIMEOUT_S: Final = 2.0
 ANSWER_TIMEOUT_S: Final = 5.0
+_DAY_MS: Final = 86_400_000
 RETRIES: Final = 2  # of one command, for a connection that the server closed; every command we send may be repeated
 RETRY_BASE_S: Final = 0.02
 RETRY_CAP_S: Final = 0.2
@@ -106,6 +107,13 @@ async def subscription(client: Client, channel: str) -> AsyncGenerator[bytes]:
                     yield b""
                 elif message["type"] == "message":
                     yield message["data"]
+
+
+async def changes(client: Client, key: str, start_ms: int, end_ms: int) -> int:
+    """The sum of a hash's counters by day, of the days in a range."""
+    days = range(start_ms // _DAY_MS, -(-end_ms // _DAY_MS))
+    counts = await ask(client.hmget(key, [str(day) for day in days])) if days else []
+    return sum(int(count) for count in counts if count is not None)
 
 
 @cache

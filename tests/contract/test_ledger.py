@@ -201,6 +201,20 @@ async def test_sums_beyond_what_a_double_holds_are_exact(ledger: Ledger) -> None
     assert sums["queue_ns"] == 100 * most - 5050
 
 
+async def test_changes_grow_with_what_is_applied_and_with_nothing_else(ledger: Ledger) -> None:
+    days = NOON_MS // DAY_MS * DAY_MS, (NOON_MS // DAY_MS + 1) * DAY_MS
+    entries = numbered([make_record(n, started_at_ns=NOON_MS * 10**6) for n in range(4)])
+    seen = [await ledger.changes(*days)]
+    for some in (entries[:2], entries[:3], entries[2:]):
+        await ledger.apply("j@0", some)
+        seen.append(await ledger.changes(*days))
+    assert sorted(set(seen)) == seen
+    await ledger.apply("j@0", entries)  # all of it is there
+    assert await ledger.changes(*days) == seen[-1]
+    assert await ledger.changes(days[0] - DAY_MS, days[0]) == await ledger.changes(days[1], days[1] + DAY_MS) == 0
+    assert await ledger.changes(days[0] - 40 * DAY_MS, days[1] + 40 * DAY_MS) == seen[-1]
+
+
 async def test_a_range_within_hours_counts_by_the_moment(ledger: Ledger) -> None:
     found = mixed(400)
     await ledger.apply("j@0", numbered(found))

@@ -127,6 +127,7 @@ async def test_an_hour_whose_entries_are_gone_counts_by_its_beginning(client: Cl
     assert await keys(client) == [
         "faas:journals",
         *(f"faas:{what}:{NOON_MS // HOUR_MS + n}" for what in ("peaks", "usage") for n in range(3)),
+        "faas:usage:changes",
         "faas:usage:hours",
     ]
 

@@ -106,6 +106,12 @@ async def test_what_is_billed_of_it_adds_up_over_runs_and_hours_however_much(cli
     read = HeldReader(client).provisioned
     hour = NOON_MS // HOUR_MS
     assert await read(hour, hour + 15, ["default", "nobody"]) == {("default", "hello"): 2}
+    day = NOON_MS // (24 * HOUR_MS) * 24 * HOUR_MS
+    changes = await held.changes(day, day + 24 * HOUR_MS)
+    assert changes > 0
+    clock.now_ns, source.next = NOON_MS * 1_000_000, [Held("default/late@1", 0, 0, 1)]
+    await meter.flush()
+    assert await held.changes(day, day + 24 * HOUR_MS) > changes
 
 
 async def test_a_clock_that_steps_back_takes_nothing_off(client: Client) -> None:

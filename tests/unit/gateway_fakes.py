@@ -263,6 +263,9 @@ class FakeLedger:
         if self.breaks:
             raise StoreUnavailable("Redis went away.")
 
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return 0
+
     async def partial(self, start_ms: int, end_ms: int) -> list[int]:
         self.cut = start_ms, end_ms
         return [at_ms // HOUR_MS for at_ms in self.cut if at_ms % HOUR_MS]

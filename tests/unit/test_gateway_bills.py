@@ -60,6 +60,9 @@ class Billed:
     async def held_by_time(self, *_: Any) -> AsyncIterator[list[UsageRow]]:
         yield await self.held()
 
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return sum((await self.provisioned(start_ms, end_ms)).values())
+
     async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
         month = f"{dt.datetime.fromtimestamp(start_ms / 1000, dt.UTC):%Y-%m}"
         assert f"{dt.datetime.fromtimestamp(end_ms / 1000, dt.UTC):%Y-%m}" == next_month(month)
@@ -240,6 +243,36 @@ async def test_late_use_is_on_the_next_bill_at_the_old_price(billed: Billed) -> 
     assert all(f"late: used in {LAST}" in line["description"] for line in found["lines"] if line["month"])
     assert any(LAST in note for note in found["bills"][0]["notes"])
     assert (await billed.bill(LAST))["total"] == "4.50"
+
+
+async def test_closed_months_are_read_again_only_when_something_came(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    usage = billed.ledger.usage
+
+    async def watched(start_ms: int, *more: Any) -> list[UsageRow]:
+        asked.append(f"{dt.datetime.fromtimestamp(start_ms / 1000, dt.UTC):%Y-%m}")
+        return await usage(start_ms, *more)
+
+    monkeypatch.setattr(billed.ledger, "usage", watched)
+    before = [next_month(THIS, -back) for back in (3, 2, 1)]
+    for month in before:
+        await billed.use(month, 2)
+        await billed.close(month, force=True)
+    assert asked == before, "each for its own bill alone"
+    asked.clear()
+    await billed.bill(THIS)
+    assert asked == [THIS]
+    await billed.use(before[1])
+    for _ in range(2):
+        asked.clear()
+        assert (await billed.bill(THIS))["total"] == "0.50"
+        assert asked == [before[1], THIS]
+    await billed.close(THIS, force=True)
+    asked.clear()
+    assert (await billed.bill(NEXT))["lines"] == []
+    assert asked == [NEXT], "it has been taken in"
 
 
 async def test_late_use_is_billed_once(billed: Billed) -> None:

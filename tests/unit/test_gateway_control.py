@@ -448,6 +448,9 @@ class FakeHeld:
     ) -> AsyncIterator[list[UsageRow]]:
         yield await self.held(start_ms, end_ms, by, where)
 
+    async def changes(self, start_ms: int, end_ms: int) -> int:
+        return 0
+
     async def provisioned(self, start_ms: int, end_ms: int) -> dict[tuple[str, str], int]:
         return {}
 

@@ -4,6 +4,7 @@
 --   1  faas:journals      hash  journal name -> last sequence applied
 --   2  faas:usage:hours   zset  hour number, scored by itself: hours that have sums
 --   3  faas:parts:hours   zset  the same: hours that have parts
+--   4  faas:usage:changes hash  day since 1970 -> how often sums of it were changed
 -- Keys made from the entries themselves; all but the first two expire
 --   faas:usage:{hour}     hash  group ("namespace\0function\0version\0key\0trigger\0status\0start", of attempts after the
 --                               first "\0retry" after it) -> sums, see below
@@ -220,6 +221,7 @@ local function read_hour(number, hour)
     hour.key = 'faas:parts:' .. number
     names, values = fetch(hour.key, hour.lists)
     hour.has_sums = call('ZSCORE', KEYS[2], number)
+    call('HGET', KEYS[4], floor(number / 24))
     if hour.is_unkept then
         if call('EXISTS', hour.key) == 1 then hour.partial_until_ms = call('PEXPIRETIME', hour.key) end
         hour.has_parts = true  -- or needs none
@@ -280,6 +282,7 @@ local function keep_hour(number, hour)
     end
     in_chunks('HSET', 'faas:peaks:' .. number, changed)
     if not hour.has_sums then call('ZADD', KEYS[2], number, number) end
+    call('HINCRBY', KEYS[4], floor(number / 24), 1)
     if hour.partial_until_ms then
         call('SET', 'faas:partial:' .. number, 1, 'PXAT', hour.partial_until_ms + SPARE_MS)
     end
