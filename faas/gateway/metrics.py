@@ -74,8 +74,8 @@ class QueuesPort(Protocol):
 
 
 class Metrics(Collector):
-    """``observe`` takes every finished usage record; ``render`` answers a scrape, after ``look``, with what others count
-    (``more``)."""
+    """``observe`` takes every finished usage record; ``render`` answers a scrape, after ``look``; ``more``: what
+    others count."""
 
     def __init__(
         self,
