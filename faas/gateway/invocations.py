@@ -57,7 +57,9 @@ HeaderMap = dict[bytes, bytes]
 class _Request(Flight):
     """What is known of a request while it is served: enough to answer it well whatever goes wrong."""
 
-    __slots__ = ("call", "cors", "events", "grant", "qualifier", "record", "scope", "send", "started", "target")
+    __slots__ = (
+        "call", "cors", "dedup_id", "events", "grant", "qualifier", "record", "scope", "send", "started", "target",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(receive)
@@ -70,6 +72,7 @@ class _Request(Flight):
         self.cors: Headers = ()
         self.events: Mode | None = None  # how the request carries CloudEvents
         self.qualifier = ""  # that a call which nobody waits for was made with
+        self.dedup_id = ""  # of its message; "" = it has no idempotency key
         self.started = False
 
 

@@ -104,7 +104,7 @@ def test_a_call_that_nobody_waits_for_is_accepted_once(node: Node) -> None:
 def _forget_answers(node: Node, name: str) -> None:
     with redis.Redis(unix_socket_path=str(node.home / "valkey" / "run" / "valkey.sock")) as client:
         keys = client.keys(f"faas:once:default/{name}:*")
-        assert client.delete(*keys) == 1  # type: ignore[misc]
+        assert client.delete(*keys) == 1
 
 
 def test_on_the_http_trigger_with_streams_and_safe_methods(node: Node) -> None:
