@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from faas.engines.select import Selected, select
@@ -119,9 +120,13 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         stack.push_async_callback(engine.close)
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
         budgets = RedisBudgets(client)
-        queues = RedisQueues(client)
-        calls, secrets = RedisCalls(client, keep_ms=settings.record_retention_ms), RedisWebhookSecrets(client)
-        triggers = Directory(registry, RedisTriggers(client))
+        events = _Events(
+            RedisQueues(client),
+            RedisCalls(client, keep_ms=settings.record_retention_ms),
+            RedisWebhookSecrets(client),
+            Directory(registry, RedisTriggers(client)),
+            clock,
+        )
         observers: list[Gateway] = []
         invoker = Invoker(
             _invoker_config(settings, identity),
@@ -144,10 +149,10 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 notices=budgets,
                 records=RedisRecords(client),
                 prices=RedisPrices(client),
-                queues=queues,
-                triggers=triggers,
-                calls=calls,
-                webhook_secrets=secrets,
+                queues=events.queues,
+                triggers=events.triggers,
+                calls=events.calls,
+                webhook_secrets=events.secrets,
                 held=RedisHeld(client),
                 logs=logs,
                 idempotency=RedisIdempotency(client),
@@ -179,31 +184,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         held = HeldMeter(client, clock, invoker.held)
         await stack.enter_async_context(_running(held.run(), held.close))
         server = await stack.enter_async_context(http(gateway, listener))
-        work = Parts(gateway.latest, invoker.invoke, new_id, clock, settings.max_body_bytes, partial(told, clock))
-        cancels = Cancels(calls)
-        await stack.enter_async_context(_running(cancels.run()))
-        later = CallParts(
-            gateway.latest,
-            gateway.known,
-            invoker,
-            calls,
-            cancels,
-            clock,
-            identity.node,
-            settings.max_body_bytes,
-            described,
-        )
-        webhooks = Webhooks(secrets, calls, clock, anywhere=settings.webhook_addresses == "any")
-        stack.push_async_callback(webhooks.close)
-        hidden = (later.for_queue, webhooks.for_queue)
-        consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
-        gateway.metrics.queues = consumers
-        await stack.enter_async_context(_running(consumers.run(), consumers.close))
-        connectors = Connectors(triggers, queues, RedisLeases(client), settings.connections, identity.node)
-        await stack.enter_async_context(_running(connectors.run(), connectors.close))
-        scheduler = Scheduler(triggers, queues, clock, new_id)
-        await stack.enter_async_context(_running(scheduler.run()))
-        await stack.enter_async_context(_running(triggers.run()))
+        consumers = await _wake(settings, identity, client, events, gateway, invoker, stack)
         stack.push_async_callback(_drain, gateway, consumers, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)
         url = f"http://{shown_host(settings.host)}:{listener.getsockname()[1]}"
@@ -253,6 +234,48 @@ async def _exporter(settings: Settings, journal: Journal, stack: AsyncExitStack)
     exporter = Exporter(journal, destination, namespaces=names, backlog_bytes_max=settings.export_backlog_bytes)
     await stack.enter_async_context(_running(exporter.run(), exporter.close))
     return exporter
+
+
+class _Events(NamedTuple):
+    """What queues, schedules and calls that nobody waits for share."""
+
+    queues: RedisQueues
+    calls: RedisCalls
+    secrets: RedisWebhookSecrets
+    triggers: Directory
+    clock: SystemClock
+
+
+async def _wake(
+    settings: Settings,
+    identity: Identity,
+    client: Client,
+    events: _Events,
+    gateway: Gateway,
+    invoker: Invoker,
+    stack: AsyncExitStack,
+) -> Consumers:
+    """Begin to wake functions without requests: by queues, schedules, calls that wait, and what others' queues hold."""
+    queues, calls, secrets, triggers, clock = events
+    cancels = Cancels(calls)
+    await stack.enter_async_context(_running(cancels.run()))
+    bytes_max = settings.max_body_bytes
+    work = Parts(gateway.latest, invoker.invoke, new_id, clock, bytes_max, partial(told, clock))
+    later = CallParts(
+        gateway.latest, gateway.known, invoker, calls, cancels, clock, identity.node, bytes_max, described
+    )  # fmt: skip
+    webhooks = Webhooks(secrets, calls, clock, anywhere=settings.webhook_addresses == "any")
+    stack.push_async_callback(webhooks.close)
+    hidden = (later.for_queue, webhooks.for_queue)
+    consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
+    gateway.metrics.queues = consumers
+    await stack.enter_async_context(_running(consumers.run(), consumers.close))
+    connectors = Connectors(triggers, queues, RedisLeases(client), settings.connections, identity.node)
+    await stack.enter_async_context(_running(connectors.run(), connectors.close))
+    scheduler = Scheduler(triggers, queues, clock, new_id)
+    await stack.enter_async_context(_running(scheduler.run()))
+    await stack.enter_async_context(_running(triggers.run()))
+    return consumers
 
 
 async def _engine(settings: Settings, identity: Identity, say: Say) -> Selected:
