@@ -115,7 +115,6 @@ def _duration(value: object) -> object:
 Size = Annotated[int, BeforeValidator(_size)]
 Duration = Annotated[int, BeforeValidator(_duration)]
 Engine = Literal["auto", "docker", "process"]
-ValkeyFsync = Literal["everysec", "always"]
 LogFormat = Literal["text", "json"]
 WebhookAddresses = Literal["public", "any"]
 KeepAlivePolicy = Literal["adaptive", "histogram", "fixed"]
@@ -152,7 +151,6 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65_535)  # 0 = any free one
     redis_url: Annotated[str, BeforeValidator(_redis_url)] = ""  # "" = embedded Valkey, data in home
-    valkey_fsync: ValkeyFsync = "everysec"  # of the embedded Valkey
     engine: Engine = "auto"
     memory_budget_bytes: Size = Field(default_factory=half_of_ram, ge=MEMORY_BUDGET_BYTES_MIN)
     generic_sandboxes: int = Field(default=1, ge=0, le=64)  # per runtime in use

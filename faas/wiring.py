@@ -37,6 +37,7 @@ from faas.pool.entities import PoolConfig
 from faas.serving import http, listen, shown_host
 from faas.settings import Settings
 from faas.stores.access import Access, admin_key
+from faas.stores.aof_sync import AofSync
 from faas.stores.bills import RedisBills
 from faas.stores.budgets import RedisBudgets
 from faas.stores.calls import RedisCalls
@@ -106,7 +107,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         client = store.client
         registry, keys = RedisRegistry(client), RedisKeyStore(client, clock)
         key = await admin_key(keys, access, ours=store.embedded is not None, say=say)
-        ledger = RedisLedger(client, keep_ms=settings.record_retention_ms)
+        ledger = RedisLedger(client, keep_ms=settings.record_retention_ms, synced=store.synced)
         logs = RedisLogSink(client, clock, stream_lines_max=settings.log_lines)
         await stack.enter_async_context(_running(logs.run(), logs.close))
         journal = Journal(settings.home / "journal")
@@ -121,7 +122,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
         budgets = RedisBudgets(client)
         events = _Events(
-            RedisQueues(client),
+            RedisQueues(client, synced=store.synced),
             RedisCalls(client, keep_ms=settings.record_retention_ms),
             RedisWebhookSecrets(client),
             Directory(registry, RedisTriggers(client)),
@@ -144,7 +145,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 namespaces=RedisNamespaces(client),
                 keys=keys,
                 ledger=ledger,
-                bills=RedisBills(client),
+                bills=RedisBills(client, synced=store.synced),
                 budgets=budgets,
                 notices=budgets,
                 records=RedisRecords(client),
@@ -201,25 +202,29 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
 class Store:
     client: Client
     embedded: EmbeddedValkey | None
+    synced: Callable[[], Awaitable[None]] | None  # all that the embedded one has answered for is on disk
 
 
 async def _store(settings: Settings, stack: AsyncExitStack, say: Say) -> Store:
     """Redis or Valkey where the settings point, else one of our own in FAAS_HOME, watched over."""
     url, embedded = settings.redis_url, None
     if not url:
-        embedded = EmbeddedValkey(settings.home / "valkey", fsync=settings.valkey_fsync)
+        embedded = EmbeddedValkey(settings.home / "valkey")
         url = await embedded.start()
         stack.push_async_callback(embedded.stop)
         await stack.enter_async_context(_running(embedded.supervise()))
     client = connect(url)
     stack.push_async_callback(client.aclose)
     await ask(client.ping())
+    syncing = AofSync(embedded.files, client) if embedded is not None else None
+    if syncing is not None:
+        await stack.enter_async_context(_running(syncing.run()))
     say(
         f"store: embedded Valkey, data in {settings.home / 'valkey'}"
         if embedded
         else "store: the one at FAAS_REDIS_URL"
     )
-    return Store(client, embedded)
+    return Store(client, embedded, syncing.sync if syncing is not None else None)
 
 
 async def _exporter(settings: Settings, journal: Journal, stack: AsyncExitStack) -> Exporter | None:

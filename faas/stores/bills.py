@@ -1,12 +1,14 @@
 """Closed bills and credit notes in Redis, and the twin in memory. The Lua files name every key.
 
 Neither is ever changed or removed. What has been stored is on the server's disk before its caller hears of it, where
-the server can say so (WAITAOF): a month that somebody saw closed stays closed when the server is killed.
+that can be had (``AofSync.sync`` with the embedded server, else WAITAOF): a month that somebody saw closed stays closed
+when the server is killed.
 """
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
 
@@ -21,8 +23,9 @@ WAIT_AOF_MS = 3000
 class RedisBills:
     """``BillStore``."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, synced: Callable[[], Awaitable[None]] | None = None) -> None:
         self._client = client
+        self._synced = synced
         self._close = script(client, "close_bill")
         self._add_credit = script(client, "add_credit")
 
@@ -54,6 +57,9 @@ class RedisBills:
 
     async def _durable(self) -> None:
         """Wait until all writes so far are on the server's disk. A server that cannot say is taken at its word."""
+        if self._synced is not None:
+            await self._synced()
+            return
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.set("faas:fence", 1)  # a write on this connection: WAITAOF waits for that and all before it
             pipe.execute_command("WAITAOF", 1, 0, WAIT_AOF_MS)

@@ -30,7 +30,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote
 
 from faas.model.errors import Conflict, StoreUnavailable
@@ -59,18 +59,18 @@ if os.getppid() == int(sys.argv[1]):
 class EmbeddedValkey:
     """One server on one directory. Not to be used from two threads: the server ends with the thread that started it.
 
-    ``fsync``: ``everysec``, or ``always``, where an answer means that it is on disk and each turn of the server waits
-    for that. Killing the server loses nothing either way; a power cut takes the last second with the first.
+    What it answers for, it has written: killing it takes nothing. It syncs its file when it ends; while it runs, that
+    is left to ``AofSync``.
     """
 
-    def __init__(self, directory: Path, *, fsync: Literal["everysec", "always"] = "everysec") -> None:
+    def __init__(self, directory: Path) -> None:
         self._dir = directory.absolute()
-        self._fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
         self._node_lock = -1
         self._stopping = False
         self._log_begin = 0
         self.socket = self._dir / "run" / "valkey.sock"
+        self.files = self._dir / "appendonlydir"
 
     @property
     def url(self) -> str:
@@ -140,7 +140,7 @@ class EmbeddedValkey:
         except StoreUnavailable:
             if BAD_FORMAT not in self._log_end():
                 raise
-            mended = await asyncio.to_thread(close_holes, self._dir / "appendonlydir")
+            mended = await asyncio.to_thread(close_holes, self.files)
             if not mended:
                 raise
             log.warning("took the holes out of %s, which a full disk had left", ", ".join(map(str, mended)))
@@ -199,7 +199,7 @@ class EmbeddedValkey:
             "databases": 1,
             "save": '""',
             "appendonly": "yes",
-            "appendfsync": self._fsync,
+            "appendfsync": "no",  # written before each answer all the same, and never put off: see aof_sync
             "aof-use-rdb-preamble": "yes",
             "aof-load-truncated": "yes",
             "maxmemory": 0,

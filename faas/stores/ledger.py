@@ -18,8 +18,8 @@ leads to a part:
 * an hour: its functions are listed in a hash (``RedisLedger.records``).
 
 ``durable`` answers for what *this* ledger was told is applied: it first checks on the same connection that the server
-still has it (a server that was killed may have lost its last second), then has the server wait for its disk. Only
-after that may the journal forget.
+still has it (a server that was killed may have lost its last second), then waits for the server's disk: the embedded
+server's is synced by the node, another is asked to say when it has done it. Only after that may the journal forget.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from __future__ import annotations
 import builtins
 import struct
 from binascii import unhexlify
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -78,17 +78,23 @@ _PEAK: Final = struct.Struct(">2d")
 
 
 class RedisLedger:
-    """``Ledger``. Entries are kept for ``keep_ms`` after their hour."""
+    """``Ledger``. Entries are kept for ``keep_ms`` after their hour.
 
-    def __init__(self, client: Client, *, keep_ms: int = 7 * DAY_MS) -> None:
+    ``synced`` returns when all that was answered for is on disk (``AofSync.sync``); without it the server is asked.
+    """
+
+    def __init__(
+        self, client: Client, *, keep_ms: int = 7 * DAY_MS, synced: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._client = client
+        self._synced = synced
         self._apply = script(client, "apply_usage")
         self._read = script(client, "read_usage")
         self._reconciler = Reconciler(client, lambda field, limbs: (group_from(field), sums_from(limbs)))
         self._keep_ms = keep_ms
         self._told: dict[str, int] = {}  # journal name -> last sequence the server said it has
         self._encoder = Encoder()
-        self._wait_aof = True
+        self._wait_aof = synced is None
 
     async def apply(self, journal_id: str, entries: Sequence[Entry]) -> int:
         if not entries:
@@ -130,6 +136,9 @@ class RedisLedger:
                 if self._told.get(name) == told[name]:
                     del self._told[name]
                 raise Conflict(f"The ledger had journal {name} up to {told[name]} and now has {last and int(last)}.")
+        if self._synced is not None:
+            await self._synced()
+            return True
         return self._wait_aof and await self._on_disk(replies[-1])
 
     async def _on_disk(self, reply: Any) -> bool:

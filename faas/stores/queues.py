@@ -9,20 +9,21 @@ nodes. Messages that failed have a stream of their own, because they are handed 
 behind its group's head, is in no stream: only a group's head is.
 
 Every method is one script, so it is done whole or not at all, also by a server that is killed: its file holds all
-writes of a script or none. A server that lost its last second is in the state of a second ago: what was taken since
-is ready again, what was acked since comes again when its lease ends, and what was sent since is lost (``send``).
+writes of a script or none. Only ``send`` waits for the disk, where it can (``synced``): all else may be done again. A
+server whose machine lost power is in the state of a second ago, but for what was sent: what was taken since is ready
+again, and what was acked since comes again when its lease ends.
 
 Nobody watches the clock in the store: each ``take`` first puts back what the leases that ended held, and moves what is
 due, some of it at a time. Whoever sends rings a bell; the busy set is for bells that were lost.
 
 A batch's name is made up by its taker, never twice. So a ``take`` whose answer was lost is asked again and has the
-same batch, and a receipt from before a server lost its last second never fits another's batch.
+same batch, and a receipt from before a server lost power never fits another's batch.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -64,10 +65,11 @@ _COUNTS: Final = ("sent", "acked", "retried", "dead", "dropped", "expired")
 
 
 class RedisQueues:
-    """``MessageQueue``."""
+    """``MessageQueue``. ``synced`` returns when all that was answered for is on disk (``AofSync.sync``)."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, synced: Callable[[], Awaitable[None]] | None = None) -> None:
         self._client = client
+        self._synced = synced
         self._send = script(client, "queue", "queue_send")
         self._take = script(client, "queue", "queue_take", head=_DRAINS)
         self._settle = script(client, "queue", "queue_settle", head=_DRAINS)
@@ -83,15 +85,20 @@ class RedisQueues:
     async def send(self, sends: Sequence[Send]) -> list[str]:
         """See the port. The same id is known again for at least 30 s after it was sent.
 
-        The answer means that the server has it: whatever kills the server's process, it is there when that comes back.
-        What a power cut or a crash of the machine takes is the server's ``appendfsync``: at ``everysec``, as the
-        embedded Valkey runs, the last second; at ``always`` nothing; without an append-only file all since the last
-        snapshot. A failover to a replica loses what was not replicated yet.
+        With the embedded Valkey the answer means that it is on disk: nothing that is killed and no power cut takes it.
+        One that fails may be stored all the same.
+
+        With a server of the operator's, the answer means what that server's own settings say. ``appendfsync always``:
+        the same. ``everysec``: a power cut takes the last second, and killing the server's process up to two, since it
+        answers before it has written while its disk is slow. ``no``: a power cut takes half a minute, a killed process
+        nothing. Without an append-only file all since the last snapshot is lost, at a failover what was not replicated.
         """
         if not sends:
             return []
         with edge():
             found = await self._send(args=[DEDUP_MS, *_send_args(sends)])
+        if self._synced is not None:
+            await self._synced()
         return [message_id.decode() for message_id in found]
 
     # -- consumers --------------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from faas.stores.embedded import EmbeddedValkey
 from faas.stores.flusher import Flusher
 from faas.stores.journal import Journal
 from faas.stores.ledger import RedisLedger
 from faas.stores.redis_client import connect
+from tests.contract.valkeys import ExternalValkey
 from tests.usage_samples import make_entry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -48,9 +48,9 @@ asyncio.run(main())
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[EmbeddedValkey]:
+async def server() -> AsyncIterator[ExternalValkey]:
     directory = Path(tempfile.mkdtemp(prefix="faas-test-"))
-    valkey = EmbeddedValkey(directory)
+    valkey = ExternalValkey(directory)
     await valkey.start()
     yield valkey
     await valkey.stop()
@@ -82,7 +82,7 @@ async def counted(url: str) -> tuple[int, int, int]:
 
 
 async def test_a_server_killed_again_and_again_in_the_middle_of_flushing(
-    server: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ExternalValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some of the deaths meet it while it is still loading."""
     monkeypatch.setattr("faas.stores.embedded.RESTART_WAIT_MAX_S", 0.1)
@@ -111,7 +111,7 @@ async def test_a_server_killed_again_and_again_in_the_middle_of_flushing(
     journal.close()
 
 
-async def test_a_server_that_lost_the_end_of_its_file_gets_it_again(server: EmbeddedValkey, tmp_path: Path) -> None:
+async def test_a_server_that_lost_the_end_of_its_file_gets_it_again(server: ExternalValkey, tmp_path: Path) -> None:
     """A power failure of the server: what was not synced is gone. Nothing of it was settled, so all of it is here."""
     journal = Journal(tmp_path, segment_bytes_max=20_000)
     async with flushing(journal, server.url, sync_s=3600) as flusher:
@@ -134,7 +134,7 @@ async def test_a_server_that_lost_the_end_of_its_file_gets_it_again(server: Embe
     journal.close()
 
 
-async def test_a_wiped_server_gets_what_is_still_journalled(server: EmbeddedValkey, tmp_path: Path) -> None:
+async def test_a_wiped_server_gets_what_is_still_journalled(server: ExternalValkey, tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_bytes_max=20_000)
     client = connect(server.url)
     async with flushing(journal, server.url) as flusher:
@@ -151,7 +151,7 @@ async def test_a_wiped_server_gets_what_is_still_journalled(server: EmbeddedValk
     journal.close()
 
 
-async def test_nodes_killed_in_the_middle_of_flushing(server: EmbeddedValkey, tmp_path: Path) -> None:
+async def test_nodes_killed_in_the_middle_of_flushing(server: ExternalValkey, tmp_path: Path) -> None:
     """Two journals, each through six lives of its node; then a last life that only flushes."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     rng = random.Random(3)

@@ -66,18 +66,6 @@ async def test_a_killed_server_has_all_that_it_answered_for(directory: Path) -> 
         await server.stop()
 
 
-async def test_a_server_told_so_syncs_each_answer(directory: Path) -> None:
-    server = EmbeddedValkey(directory, fsync="always")
-    client = connect(await server.start())
-    try:
-        assert await client.config_get("appendfsync") == {"appendfsync": "always"}
-        await RedisQueues(client).send([send(1)])
-        assert (await client.info("persistence"))["aof_pending_bio_fsync"] == 0
-    finally:
-        await client.aclose()
-        await server.stop()
-
-
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_key_of_another_type_is_named_and_nothing_is_done(client: Client, part: str) -> None:
     queues = RedisQueues(client)

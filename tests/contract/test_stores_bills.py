@@ -18,9 +18,9 @@ from faas.billing.statement import CreditNote, Usage
 from faas.model.errors import Conflict, StoreUnavailable
 from faas.ports import BillStore
 from faas.stores.bills import MemoryBills, RedisBills
-from faas.stores.embedded import EmbeddedValkey
 from faas.stores.redis_client import Client, connect
 from tests.bill_samples import HOSTILE, sample_closing
+from tests.contract.valkeys import ExternalValkey
 
 pytestmark = pytest.mark.anyio
 
@@ -98,7 +98,7 @@ async def test_what_was_answered_survives_kill_9_and_what_was_not_is_whole_or_ab
     months = [f"20{year}-{month:02d}" for year in range(26, 50) for month in range(1, 13)]
     closings = [sample_closing(month) for month in months]
     directory = Path(tempfile.mkdtemp(prefix="faas-test-"))
-    server = EmbeddedValkey(directory)
+    server = ExternalValkey(directory)
     answered: list[str] = []
     some = asyncio.Event()
 

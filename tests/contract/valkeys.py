@@ -16,11 +16,18 @@ from faas.stores.redis_client import Client, connect
 T = TypeVar("T")
 
 
+class ExternalValkey(EmbeddedValkey):
+    """As operators run theirs: it syncs by itself, and knows what is on disk."""
+
+    def _config(self) -> str:
+        return super()._config() + "appendfsync everysec\n"
+
+
 @contextmanager
 def running_valkey() -> Iterator[str]:
     """URL of a server that lives as long as the context."""
     directory = Path(tempfile.mkdtemp(prefix="faas-test-"))
-    server = EmbeddedValkey(directory)
+    server = ExternalValkey(directory)
     asyncio.run(server.start())
     try:
         yield server.url

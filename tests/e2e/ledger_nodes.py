@@ -14,8 +14,8 @@ from pathlib import Path
 
 from faas.ports import Entry
 from faas.stores.codec import Encoder, unpack
-from faas.stores.embedded import EmbeddedValkey
 from faas.stores.segments import MAGIC, frame, packed_of, scan
+from tests.contract.valkeys import ExternalValkey
 from tests.e2e.ledger_writer import TOGETHER_MAX, Key, Life, key_of, live, record_of
 
 FAKE_GAP = 10**6  # numbers of records that no writer wrote: a write that was torn
@@ -148,18 +148,22 @@ class CrashNode:
         return path.read_text() if path.exists() else ""
 
 
-class CrashValkey(EmbeddedValkey):
-    """A real server whose process is killed, whose disk fills up, loses its end, or is put back."""
+class CrashValkey(ExternalValkey):
+    """A real server whose process is killed, whose disk fills up, loses its end, or is put back.
 
-    def __init__(self, directory: Path, *, knows_waitaof: bool = True) -> None:
+    Without ``syncs`` it leaves its disk to the kernel, and has always written what it answers for.
+    """
+
+    def __init__(self, directory: Path, *, knows_waitaof: bool = True, syncs: bool = True) -> None:
         super().__init__(directory)
         self._knows_waitaof = knows_waitaof
-        self._files = directory / "appendonlydir"
+        self._syncs = syncs
         self._backup = directory.with_suffix(".backup")
 
     def _config(self) -> str:
         """Redis got the command with 7.2, and some who offer it as a service have renamed it."""
-        return super()._config() + ("" if self._knows_waitaof else 'rename-command WAITAOF ""\n')
+        words = super()._config() + ("" if self._knows_waitaof else 'rename-command WAITAOF ""\n')
+        return words if self._syncs else words + "appendfsync no\n"
 
     async def kill(self) -> None:
         assert self.pid is not None
@@ -169,7 +173,7 @@ class CrashValkey(EmbeddedValkey):
     @property
     def newest(self) -> Path:
         """The file that is appended to."""
-        return max(self._files.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
+        return max(self.files.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
 
     def limit(self, room: int | None) -> None:
         """Let no file of it grow beyond ``room`` more bytes: the kernel's full disk; None = there is room again."""
@@ -181,10 +185,10 @@ class CrashValkey(EmbeddedValkey):
     def back_up(self) -> None:
         """Of a dead server."""
         shutil.rmtree(self._backup, ignore_errors=True)
-        shutil.copytree(self._files, self._backup)
+        shutil.copytree(self.files, self._backup)
 
     def put_back(self) -> None:
         """The backup in place of what there is; nothing where there is none."""
-        shutil.rmtree(self._files)
+        shutil.rmtree(self.files)
         if self._backup.exists():
-            shutil.copytree(self._backup, self._files)
+            shutil.copytree(self._backup, self.files)
