@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from faas.cli import out
@@ -19,6 +20,9 @@ from faas.cli.out import CliError
 from faas.model.errors import EngineUnavailable, StoreUnavailable
 from faas.packaging.sizes import GIB
 from faas.settings import Settings, shown, without_password
+
+if TYPE_CHECKING:
+    import redis
 
 FREE_BYTES_LOW = 2 * GIB
 FREE_BYTES_MIN = GIB // 4
@@ -145,13 +149,26 @@ def _redis(url: str) -> Check:
     try:
         with redis.Redis.from_url(url, **timeouts) as client:
             info = client.info()
+            policy = _policy(client)
     except (redis.RedisError, ValueError, OSError) as error:
         return Check("store", "fail", f"{where}: {error}", "start it, or mend FAAS_REDIS_URL, or unset it")
     assert isinstance(info, dict)
     server = f"{info.get('server_name', 'redis')} {info.get('valkey_version') or info.get('redis_version')}"
     if not info.get("aof_enabled"):
         return Check("store", "warn", f"{where} ({server}) keeps no append-only file", "set: appendonly yes")
-    return Check("store", "ok", f"{where} ({server})")
+    return Check("store", "ok", f"{where} ({server}, appendfsync {policy})")
+
+
+def _policy(client: redis.Redis) -> str:
+    """What killing it, or a power cut, may take of what it answered for."""
+    from redis import ResponseError
+
+    try:
+        found = client.config_get("appendfsync")
+    except ResponseError:  # some who offer it as a service don't say
+        return "unknown"
+    assert isinstance(found, dict)
+    return str(found.get("appendfsync", "unknown"))
 
 
 def export(settings: Settings) -> list[Check]:

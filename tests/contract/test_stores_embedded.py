@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
+from faas.cli import checks
 from faas.model.errors import Conflict, StoreUnavailable
+from faas.settings import Settings
 from faas.stores import embedded
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.redis_client import connect
+from tests.contract.valkeys import running_valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -213,3 +216,10 @@ async def test_a_machine_without_a_binary_is_told_the_way_out(tmp_path: Path, mo
     monkeypatch.undo()
     async with running(tmp_path):
         pass
+
+
+def test_doctor_shows_how_a_server_of_the_operators_syncs(home: Path) -> None:
+    with running_valkey() as url:
+        (found,) = checks.store(Settings(redis_url=url))
+    assert found.state == "ok"
+    assert found.found.endswith(", appendfsync everysec)")

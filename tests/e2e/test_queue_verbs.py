@@ -78,6 +78,27 @@ def counts(node: Node) -> dict[str, int]:
     return dict(node.get("/v1/queues/jobs")["counts"])
 
 
+def test_what_is_answered_for_is_on_disk(own_node: Node) -> None:
+    """Where the store's file cannot be synced, nothing is: asked again under the same ids, it is there once."""
+    node = own_node
+    node.deploy("later", "def handler(event, context): pass")
+    files = node.home / "valkey" / "appendonlydir"
+    aside = files.with_name("aside")
+    body = {"body": "x", "dedup_id": "x"}
+    files.rename(aside)
+    try:
+        refused = node.client.post("/v1/queues/safe/messages", json=body)
+        assert code(refused)[0] == 503, refused.text
+        called = node.call("later", {}, headers={"prefer": "respond-async"})
+        assert code(called) == code(refused)
+        assert "there is no append-only file" in node.said()
+    finally:
+        aside.rename(files)
+    assert node.client.post("/v1/queues/safe/messages", json=body).status_code == 201
+    assert node.get("/v1/queues/safe")["depth"] == 1
+    node.delete("later")
+
+
 def test_the_life_of_a_queue(faas: Cli, own_node: Node) -> None:
     node = own_node
     first = faas("queue", "send", "jobs", "-d", '{"n": 0}', "--dedup-id", "zero").strip()
