@@ -96,6 +96,7 @@ def test_what_is_answered_for_is_on_disk(own_node: Node) -> None:
         aside.rename(files)
     assert node.client.post("/v1/queues/safe/messages", json=body).status_code == 201
     assert node.get("/v1/queues/safe")["depth"] == 1
+    assert node.client.delete("/v1/queues/safe").is_success
     node.delete("later")
 
 
