@@ -71,10 +71,11 @@ class Delivery:
 
 
 class Batch(NamedTuple):
-    """One take = one invocation. Empty: nothing to do now; ask again after ``wait_ms``, or when the bell rings."""
+    """What one invocation gets. Empty: nothing to do now; ask again after ``wait_ms``, or when the bell rings."""
 
     deliveries: Sequence[Delivery]
     wait_ms: int | None = None  # until a delay, a retry, a window or a lease ends; None = nothing is foreseen
+    more: Sequence[Sequence[Delivery]] = ()  # further batches that came with it, each for an invocation of its own
 
 
 class Ack(NamedTuple):

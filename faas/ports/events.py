@@ -31,11 +31,21 @@ class MessageQueue(Protocol):
         """
 
     async def take(
-        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+        self,
+        queue: QueueName,
+        trigger: str,
+        node: str,
+        *,
+        count: int,
+        lease_ms: int,
+        window_ms: int,
+        at_once: int,
+        batches: int = 1,
     ) -> Batch:
         """Up to ``count`` messages for one invocation, under a lease; at most ``at_once`` batches of this trigger are
         out over all nodes. Messages that failed before come alone. With fewer than ``count`` there, none come until the
-        oldest has been ready for ``window_ms``. Messages whose lease has ended are handed out again first.
+        oldest has been ready for ``window_ms``. Messages whose lease has ended are handed out again first. Up to
+        ``batches`` come in one step, only the last of them with fewer than ``count``.
         """
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:

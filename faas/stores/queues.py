@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
@@ -104,23 +105,39 @@ class RedisQueues:
     # -- consumers --------------------------------------------------------------------------------------------------
 
     async def take(
-        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+        self,
+        queue: QueueName,
+        trigger: str,
+        node: str,
+        *,
+        count: int,
+        lease_ms: int,
+        window_ms: int,
+        at_once: int,
+        batches: int = 1,
     ) -> Batch:
         batch = os.urandom(8).hex()
         most = max(1, min(count, BATCH_MAX))
+        limits = (most, lease_ms, window_ms, at_once, max(1, min(batches, BATCH_MAX // most)))
         with edge():
-            found = await self._take(args=[str(queue), trigger, node, batch, most, lease_ms, window_ms, at_once])
-        wait_ms, now_ms, *records = unpack_all(found)
-        deliveries, unreadable = [], []
-        for place, (header, data) in enumerate(zip(records[::2], records[1::2], strict=True), 1):
-            receipt = f"{batch}.{place}"
-            try:
-                deliveries.append(_delivery(unpack_stored(header, data), receipt, now_ms))
-            except ValueError as error:  # a newer node's, or somebody else wrote into the store: it would come for ever
-                unreadable.append(Bury(receipt, f"The node {node} cannot read it: {error}"))
+            found = await self._take(args=[str(queue), trigger, node, batch, *limits])
+        wait_ms, now_ms, sizes, *records = unpack_all(found)
+        taken: list[list[Delivery]] = []
+        unreadable = []
+        rest = zip(records[::2], records[1::2], strict=True)
+        for number, size in enumerate(sizes, 1):
+            name = batch if number == 1 else f"{batch}-{number}"  # as lua/queue_take.lua
+            taken.append([])
+            for place, (header, data) in enumerate(islice(rest, size), 1):
+                receipt = f"{name}.{place}"
+                try:
+                    taken[-1].append(_delivery(unpack_stored(header, data), receipt, now_ms))
+                except ValueError as error:  # a newer node's, or somebody else wrote there: it would come for ever
+                    unreadable.append(Bury(receipt, f"The node {node} cannot read it: {error}"))
         if unreadable:
             await self.settle(queue, unreadable)
-        return Batch(deliveries, wait_ms if wait_ms >= 0 else None)
+        first, *more = [some for some in taken if some] or [[]]
+        return Batch(first, wait_ms if wait_ms >= 0 else None, more)
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
         if not outcomes:

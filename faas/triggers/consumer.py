@@ -23,11 +23,14 @@ from faas.model.errors import FaasError, StoreUnavailable
 from faas.model.message import Ack, Again, Bury, Delivery, Drop, Outcome, QueueName, Release, Send
 from faas.ports.events import MessageQueue, Work
 from faas.triggers.outage import Outage, pause_s
+from faas.triggers.settling import Settling
 
 log = logging.getLogger("faas.triggers")
 
 WAIT_S_MIN: Final = 0.002  # between takes that bring nothing
 WAIT_S_MAX: Final = 3600.0
+TAKE_MAX: Final = 4  # batches in one take
+TAKE_BYTES_MAX: Final = 2**20  # in one take, if the next batches are like the last
 REST_S: Final = 1.0  # after a batch that could not be tried, where nobody says how long
 REST_S_MAX: Final = 30.0
 LOST_OUTCOME_MS: Final = 1000
@@ -79,6 +82,7 @@ class Consumer:
         self._outage = outage or Outage()
         self._count = count
         self._jitter = jitter
+        self._settling = Settling(queue, source.queue)
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], _Running] = {}
         self._taking: asyncio.Task[None] | None = None
@@ -86,6 +90,7 @@ class Consumer:
         self._renewal: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._lease_s = 0.0
+        self._several = 1  # batches that the next take may bring
         self._rung = False
         self._full = False
         self._rests_until_s = 0.0
@@ -153,7 +158,7 @@ class Consumer:
                 if self._full or self._loop.time() < self._rests_until_s:
                     return
                 self._rung = False
-                if not await self._take_one() and not self._rung:
+                if not await self._take_some() and not self._rung:
                     return
         except FaasError as error:
             self._failures += 1
@@ -169,10 +174,11 @@ class Consumer:
         finally:
             self._taking = None
 
-    async def _take_one(self) -> bool:
+    async def _take_some(self) -> bool:
         """Whether a batch came; if none did, the timer stands for when one may."""
         source = self.source
         lease_ms = await source.lease_ms()
+        asked = min(self._several, source.at_once - len(self._running))
         batch = await self._queue.take(
             source.queue,
             source.trigger,
@@ -181,16 +187,27 @@ class Consumer:
             lease_ms=lease_ms,
             window_ms=source.window_ms,
             at_once=source.at_once,
+            batches=asked,
         )
         self._outage.ends()
         self._failures = 0
-        if batch.deliveries:
+        came = [some for some in (batch.deliveries, *batch.more) if some]
+        self._several = self._next_several(came) if len(came) == asked else 1
+        if came:
             self._lease_s = lease_ms / 1000
-            self._begin(_Running(batch.deliveries, self._loop.time() + self._lease_s))
+            for some in came:
+                self._begin(_Running(some, self._loop.time() + self._lease_s))
             return True
         if batch.wait_ms is not None:
             self._ring_in(min(max(batch.wait_ms / 1000, WAIT_S_MIN), WAIT_S_MAX))
         return False
+
+    def _next_several(self, came: Sequence[Sequence[Delivery]]) -> int:
+        """After a take that brought as many batches as it asked for."""
+        if len(came[-1]) < self.source.batch:
+            return 1
+        largest = max(sum(len(each.message.body) for each in some) for some in came)
+        return max(1, min(TAKE_MAX, 2 * self._several, TAKE_BYTES_MAX // max(1, largest)))
 
     def _ring_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -271,7 +288,7 @@ class Consumer:
             if not ours:
                 return
             try:
-                gone = set(await self._queue.settle(self.source.queue, ours, sends))
+                gone = await self._settling.settle(ours, sends)
                 break
             except StoreUnavailable as error:
                 self._outage.begins(error)

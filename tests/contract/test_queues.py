@@ -76,6 +76,32 @@ async def settle_all(queues: MessageQueue, deliveries: Any, queue: QueueName = O
     assert await queues.settle(queue, [Ack(each.receipt) for each in deliveries]) == []
 
 
+async def test_several_batches_come_in_one_step_each_with_a_lease_of_its_own(queues: MessageQueue) -> None:
+    await queues.send([send(number, group="g" if number == 1 else "") for number in range(8)])
+    batch = await take(queues, 3, batches=4)
+    came = [batch.deliveries, *batch.more]
+    assert [numbers(some) for some in came] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    names = [{each.receipt.partition(".")[0] for each in some} for some in came]
+    assert len(set.union(*names)) == len(names), "each has one name"
+    assert (await take(queues, 3, batches=4, at_once=3)).deliveries == []
+    await settle_all(queues, came[1])
+    assert (await held(queues))[3] == 5, "in flight"
+    await queues.send([send(number) for number in range(8, 20)])
+    again = await take(queues, 3, batches=4, at_once=4)
+    assert [numbers(some) for some in (again.deliveries, *again.more)] == [[8, 9, 10], [11, 12, 13]], "room for two"
+    receipts = [each.receipt for each in (*came[0], *came[2])]
+    assert await queues.renew(ORDERS, [*receipts, came[1][0].receipt], LONG_MS) == [came[1][0].receipt]
+
+
+async def test_of_several_batches_with_a_window_only_full_ones_come_before_its_end(queues: MessageQueue) -> None:
+    await queues.send([send(number) for number in range(8)])
+    batch = await take(queues, 3, batches=4, window_ms=LONG_MS)
+    assert [numbers(some) for some in (batch.deliveries, *batch.more)] == [[0, 1, 2], [3, 4, 5]]
+    assert (await take(queues, 3, batches=4, window_ms=LONG_MS)).deliveries == []
+    late = await take_when_due(queues, count=3, batches=4, window_ms=1)
+    assert [numbers(some) for some in (late.deliveries, *late.more)] == [[6, 7]]
+
+
 async def test_a_message_comes_as_it_was_sent(queues: MessageQueue) -> None:
     message = Message(
         id="0" * 31 + "1",

@@ -61,7 +61,7 @@ class Model:
             self.heads.add(group)
             self.place(following, later=self.is_delayed[following])
 
-    def take(self, trigger: str, count: int, at_once: int) -> list[str]:
+    def take(self, trigger: str, count: int, at_once: int, batches: int) -> list[list[str]]:
         for name in sorted(self.ended):
             for message in self.batches.pop(name)[1].values():
                 self.tries[message] += 1
@@ -71,12 +71,14 @@ class Model:
             self.is_delayed[message] = False
             self.place(message, later=False)
         self.due.clear()
-        if sum(owner == trigger for owner, _ in self.batches.values()) >= at_once:
+        room = min(at_once - sum(owner == trigger for owner, _ in self.batches.values()), batches)
+        if room <= 0:
             return []
-        source, most = (self.again, 1) if self.again else (self.new, count)
-        taken = source[:most]
-        del source[:most]
-        return taken
+        if self.again:
+            return [[self.again.pop(0)]]
+        taken = self.new[: count * room]
+        del self.new[: count * room]
+        return [taken[at : at + count] for at in range(0, len(taken), count)]
 
     def settle(self, receipt: str, outcome: Outcome) -> None:
         name = receipt.partition(".")[0]
@@ -144,16 +146,19 @@ class History(RuleBasedStateMachine):
         sends = [Send(Q, message) for message in [*messages, messages[0]]]
         assert self.run(self.queues.send(sends)) == [send.message.id for send in sends]
 
-    @rule(trigger=st.sampled_from(TRIGGERS), count=st.integers(1, 4), at_once=st.integers(1, 3))
-    def take(self, trigger: str, count: int, at_once: int) -> None:
-        limits = {"count": count, "at_once": at_once, "lease_ms": LONG_MS, "window_ms": 0}
+    @rule(
+        trigger=st.sampled_from(TRIGGERS), count=st.integers(1, 4), at_once=st.integers(1, 4), batches=st.integers(1, 3)
+    )
+    def take(self, trigger: str, count: int, at_once: int, batches: int) -> None:
+        limits = {"count": count, "at_once": at_once, "batches": batches, "lease_ms": LONG_MS, "window_ms": 0}
         batch: Batch = self.run(self.queues.take(Q, trigger, "node-1", **limits))
-        wanted = self.model.take(trigger, count, at_once)
-        assert [each.message.id for each in batch.deliveries] == wanted
-        assert [each.attempt for each in batch.deliveries] == [self.model.tries[message] + 1 for message in wanted]
-        if wanted:
-            name = batch.deliveries[0].receipt.partition(".")[0]
-            self.model.batches[name] = (trigger, {each.receipt: each.message.id for each in batch.deliveries})
+        taken = [some for some in (batch.deliveries, *batch.more) if some]
+        wanted = self.model.take(trigger, count, at_once, batches)
+        assert [[each.message.id for each in some] for some in taken] == wanted
+        for some in taken:
+            assert [each.attempt for each in some] == [self.model.tries[each.message.id] + 1 for each in some]
+            name = some[0].receipt.partition(".")[0]
+            self.model.batches[name] = (trigger, {each.receipt: each.message.id for each in some})
 
     @precondition(lambda self: self.model.batches)
     @rule(data=st.data())

@@ -134,6 +134,21 @@ async def test_a_take_whose_answer_was_lost_has_the_same_batch(client: Client, m
     assert await held(queues) == (2, 0, 0, 0, 0)
 
 
+async def test_several_batches_whose_answer_was_lost_come_again_as_they_were(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = RedisQueues(client)
+    await queues.send([send(number) for number in range(9)])
+    monkeypatch.setattr(os, "urandom", lambda size: b"\1" * size)
+    first = await take(queues, 2, batches=3)
+    again = await take(queues, 2, batches=3)
+    for batch in (first, again):
+        assert [numbers(some) for some in (batch.deliveries, *batch.more)] == [[0, 1], [2, 3], [4, 5]]
+    receipts = [each.receipt for some in (again.deliveries, *again.more) for each in some]
+    assert receipts == [each.receipt for some in (first.deliveries, *first.more) for each in some]
+    assert await held(queues) == (3, 0, 0, 6, 0)
+
+
 async def test_what_cannot_be_read_goes_to_the_dead_letters(client: Client) -> None:
     queues = RedisQueues(client)
     await queues.send([send(1)])

@@ -33,6 +33,7 @@ class FilledQueues(FakeQueues):
         self.ready = [delivery(name) for name in names]
         self.wait_ms: int | None = None
         self.takes = 0
+        self.asked: list[int] = []  # batches, of each take
         self.settled: list[Outcome] = []
         self.sent: list[Send] = []
         self.renewals: list[list[str]] = []
@@ -42,15 +43,26 @@ class FilledQueues(FakeQueues):
         self.rung: asyncio.Queue[QueueName | StoreUnavailable] = asyncio.Queue()
 
     async def take(
-        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+        self,
+        queue: QueueName,
+        trigger: str,
+        node: str,
+        *,
+        count: int,
+        lease_ms: int,
+        window_ms: int,
+        at_once: int,
+        batches: int = 1,
     ) -> Batch:
         self.takes += 1
         self._check()
         await asyncio.sleep(0)
         if self.held_back is not None:
             await self.held_back.wait()
-        some, self.ready = self.ready[:count], self.ready[count:]
-        return Batch(some, None if some else self.wait_ms)
+        self.asked.append(batches)
+        taken, self.ready = self.ready[: count * batches], self.ready[count * batches :]
+        some, *more = [taken[at : at + count] for at in range(0, len(taken), count)] or [[]]
+        return Batch(some, None if some else self.wait_ms, more)
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
         await asyncio.sleep(0)

@@ -103,7 +103,16 @@ class FakeQueues:
         return self.held.pop(queue, None) is not None
 
     async def take(
-        self, queue: QueueName, trigger: str, node: str, *, count: int, lease_ms: int, window_ms: int, at_once: int
+        self,
+        queue: QueueName,
+        trigger: str,
+        node: str,
+        *,
+        count: int,
+        lease_ms: int,
+        window_ms: int,
+        at_once: int,
+        batches: int = 1,
     ) -> Batch:
         raise AssertionError("the gateway takes nothing")
 

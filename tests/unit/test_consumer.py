@@ -11,7 +11,7 @@ import pytest
 from faas.model.errors import Throttled
 from faas.model.message import Ack, Again, Delivery, Message, QueueName, Release, Send
 from faas.ports.events import Done
-from faas.triggers.consumer import Consumer, Source
+from faas.triggers.consumer import TAKE_BYTES_MAX, Consumer, Source
 from tests.unit.consumer_fakes import ORDERS, FakeWork, FilledQueues, delivery, until
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ async def test_it_takes_until_there_is_nothing_and_then_holds_nothing() -> None:
     assert work.batches == [["a", "b"], ["c", "d"], ["e"]]
     assert asyncio.all_tasks() == before
     assert not made.waits
-    assert queues.takes == 4, "three batches and one that was empty"
+    assert queues.asked == [1, 2, 1], "one batch, two more that were not both full, and one take that was empty"
 
 
 async def test_no_more_batches_are_out_than_it_may_have_and_the_next_comes_when_one_ends() -> None:
@@ -57,10 +57,38 @@ async def test_no_more_batches_are_out_than_it_may_have_and_the_next_comes_when_
     for _ in range(3):
         made.ring()
         await asyncio.sleep(0)
-    assert queues.takes == 3
+    assert queues.asked == [1, 2]
     work.go.set()
     await until(lambda: len(queues.settled) == 8)
     assert work.most == 3
+    await made.close(1)
+
+
+async def test_more_batches_come_at_once_while_all_that_is_asked_for_comes() -> None:
+    queues, work = FilledQueues(*map(str, range(40))), FakeWork(all_done)
+    work.go.clear()
+    made = consumer(queues, work, at_once=9, batch=2)
+    made.ring()
+    await until(lambda: work.running == 9)
+    assert queues.asked == [1, 2, 4, 2], "doubled up to four, and no more than there is room for"
+    assert work.batches == [[str(at), str(at + 1)] for at in range(0, 18, 2)]
+    work.go.set()
+    await until(lambda: len(queues.settled) == 40 and made.idle)
+    queues.ready = [delivery("more")]
+    made.ring()
+    await until(lambda: made.idle)
+    assert queues.asked[-2:] == [1, 1], "one after a take that brought less"
+
+
+async def test_batches_that_would_be_too_much_together_come_one_by_one() -> None:
+    queues, work = FilledQueues(), FakeWork(all_done)
+    queues.ready = [delivery(str(number), bytes(TAKE_BYTES_MAX // 2)) for number in range(6)]
+    work.go.clear()
+    made = consumer(queues, work, at_once=6)
+    made.ring()
+    await until(lambda: work.running == 6)
+    assert queues.asked[:4] == [1, 2, 2, 1]
+    work.go.set()
     await made.close(1)
 
 
