@@ -60,8 +60,11 @@ def unpack_stored(header: Any, data: Any) -> Stored:
     """From the two objects of a record. Raises ``ValueError`` on others."""
     try:
         message_id, group, tries, sent_at_ms, _, first_taken_at_ms, error = header[:7]
-        fields: dict[str, Any] = dict(zip(_FIELDS, data, strict=False))
-        fields["trigger"] = _TRIGGERS[fields["trigger"]]
-        return Stored(Message(message_id, group=group, **fields), tries, sent_at_ms, first_taken_at_ms, error)
+        body, content_type, attributes, dedup_id, delay_ms, trigger, *more = data[: len(_FIELDS)]
+        # By place, not by name: that takes half as long, and every message passes here.
+        message = Message(
+            message_id, body, content_type, attributes, group, dedup_id, delay_ms, _TRIGGERS[trigger], *more
+        )
+        return Stored(message, tries, sent_at_ms, first_taken_at_ms, error)
     except (ValueError, TypeError, KeyError) as problem:
         raise ValueError(f"this is no record of a message ({problem!r})") from problem
