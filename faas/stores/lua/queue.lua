@@ -139,11 +139,16 @@ local function record_of(q, stream, entry)
     return found_one and found_one[2][2]
 end
 
--- Everything of a batch is settled, or its lease has ended: its trigger's place is free, and whoever found none is told.
-local function close_batch(q, batch, trigger)
-    call('HDEL', q.open, batch)
-    call('ZREM', q.leases, batch)
-    if call('HINCRBY', q.counts, 'out:' .. trigger, -1) <= 0 then call('HDEL', q.counts, 'out:' .. trigger) end
+-- Everything of some batches is settled, or their leases have ended: their trigger has places free, and whoever found none
+-- is told.
+local function close_batches(q, names, trigger)
+    for from = 1, #names, CHUNK do
+        local to = math.min(from + CHUNK - 1, #names)
+        call('HDEL', q.open, unpack(names, from, to))
+        call('ZREM', q.leases, unpack(names, from, to))
+    end
+    local out = 'out:' .. trigger
+    if call('HINCRBY', q.counts, out, -#names) <= 0 then call('HDEL', q.counts, out) end
     if call('HDEL', q.counts, 'full:' .. trigger) == 1 then q.rings = true end
 end
 

@@ -14,7 +14,7 @@ local batches, theirs, lost = {}, {}, {}
 -- Its record, where more is to be done with the message than to forget it; reads all that will be written to.
 local function read(batch, entry, verb)
     local _, group = entry_parts(entry)
-    queue(q.name, batch[4])
+    if not q.size[batch[4]] then queue(q.name, batch[4]) end
     if verb == 'ack' or verb == 'drop' then
         if group ~= '' then queue(q.name, 'groups', 'waiting', 'delayed', 'data') end
         return nil
@@ -63,7 +63,8 @@ end
 local function settle(outcome, batch, entry, record)
     local verb, delay_ms, words = outcome[3], outcome[4], outcome[5]
     local entry_id, group, old_id = entry_parts(entry)
-    table.insert(gone[batch[4]], entry_id)
+    local gone_of = gone[batch[4]]
+    gone_of[#gone_of + 1] = entry_id
     local header, data
     if record then
         header, data = parts(record)
@@ -83,15 +84,18 @@ for _, each in ipairs(theirs) do settle(unpack(each, 1, 4)) end
 for stream, entry_ids in pairs(gone) do remove(q, stream, entry_ids) end
 if #forgotten > 0 then call('ZREM', q.old, unpack(forgotten)) end
 
+local closed = {}  -- trigger -> its batches of which everything is settled
 for name, batch in pairs(batches) do
     local left = false
     for _, entry in ipairs(batch and batch[5] or {}) do left = left or entry end
     if left then
         call('HSET', q.open, name, pack(batch))
     elseif batch then
-        close_batch(q, name, batch[1])
+        local names = closed[batch[1]] or {}
+        closed[batch[1]], names[#names + 1] = names, name
     end
 end
+for trigger, names in pairs(closed) do close_batches(q, names, trigger) end
 q.drains = true
 send_all(sends, ARGV[3])
 finish()

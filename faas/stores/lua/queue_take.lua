@@ -42,7 +42,7 @@ local function reclaim(batch)
             remove(q, stream, {(entry_parts(entry))})
         end
     end
-    close_batch(q, batch, owner)
+    close_batches(q, {batch}, owner)
 end
 
 local function promote(due)
