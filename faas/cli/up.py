@@ -107,11 +107,12 @@ def _log_to_stderr(log_format: str) -> None:
     """The node's own log: lines for people, or one JSON object a line for a collector. Warnings and above."""
     import logging
 
-    from faas.cli.nodelog import JsonLines
+    from faas.cli.nodelog import JsonLines, SayOnce
 
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else text)
+    handler.addFilter(SayOnce())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("faas").setLevel(logging.INFO)
 

@@ -20,7 +20,7 @@ import pytest
 from faas.cli import checks, demo, out
 from faas.cli.client import Node, connect, problem_error, read_client_file, write_client_file
 from faas.cli.invoke import server_timing
-from faas.cli.nodelog import JsonLines
+from faas.cli.nodelog import SAME_S, JsonLines, SayOnce
 from faas.cli.out import CliError
 from faas.cli.up import only_node_of, own_command, prepare_home, run_until_signalled
 from faas.model.errors import EngineUnavailable
@@ -361,6 +361,33 @@ def test_the_nodes_log_as_json_lines() -> None:
     assert (found["level"], found["logger"], found["message"]) == ("ERROR", "faas.x", "what é")
     assert found["traceback"].endswith("ValueError: why")
     assert found["time"].endswith("+00:00")
+
+
+def test_the_same_line_is_logged_once_in_a_while_and_counted() -> None:
+    said: list[tuple[float, str]] = []
+    once = SayOnce()
+
+    def say(at_s: float, text: str, error: bool = False) -> None:
+        record = logging.LogRecord("faas.x", logging.WARNING, "", 1, text, None, None)
+        record.created = at_s
+        if error:
+            record.exc_info = (ValueError, ValueError("why"), None)
+        if once.filter(record):
+            said.append((at_s, record.getMessage()))
+
+    for tick in range(400):
+        say(tick / 10, "the store is away")
+    say(5.0, "the store is back")
+    say(39.0, "boom", error=True)
+    say(39.1, "boom", error=True)
+    counted = f"the store is away (and {round(SAME_S * 10) - 1} times since it was last said)"
+    assert said == [
+        (0.0, "the store is away"),
+        *((SAME_S * turn, counted) for turn in (1, 2, 3)),
+        (5.0, "the store is back"),
+        (39.0, "boom"),
+        (39.1, "boom"),
+    ]
 
 
 # -- doctor ---------------------------------------------------------------------------------------------------------
