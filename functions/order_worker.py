@@ -28,6 +28,7 @@ from decimal import Decimal, InvalidOperation
 
 CENT = Decimal("0.01")
 QUANTITY_MAX = 10_000
+PRICE_MAX = 1_000_000
 
 
 def handler(event, context):
@@ -57,8 +58,8 @@ def line_total(item):
         price, quantity = Decimal(str(item["price"])), item["quantity"]
     except (TypeError, KeyError, InvalidOperation):
         raise ValueError("each item needs a price and a quantity") from None
-    if not price.is_finite() or price < 0 or price != price.quantize(CENT):
-        raise ValueError(f"{price} is no price in whole cents")
+    if not (price.is_finite() and 0 <= price <= PRICE_MAX and price == price.quantize(CENT)):
+        raise ValueError(f"{price} is no price in whole cents up to {PRICE_MAX:,}")
     if type(quantity) is not int or not 1 <= quantity <= QUANTITY_MAX:
         raise ValueError(f"the quantity must be from 1 to {QUANTITY_MAX}")
     return (price * quantity).quantize(CENT)

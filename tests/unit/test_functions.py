@@ -225,10 +225,10 @@ def records(*bodies: Any) -> dict[str, Any]:
 
 def test_orders_are_added_up_exactly_and_a_wrong_one_fails_alone() -> None:
     wrong = ["{", [], order(items=[]), order(id=None), order(items=[{"price": "1"}])]
-    lines = [("0.001", 1), ("-1", 1), ("NaN", 1), ("x", 1), ("1", True), ("1", 0)]
+    lines = [("0.001", 1), ("-1", 1), ("NaN", 1), ("x", 1), ("1", True), ("1", 0), ("1e40", 1), ("1E-40", 1)]
     wrong += [order(items=[{"price": price, "quantity": quantity}]) for price, quantity in lines]
     result = load("order_worker").handler(records(order(), *wrong, order(id="A-2")), None)
-    assert [each["itemIdentifier"] for each in result["batchItemFailures"]] == [f"m{n}" for n in range(1, 12)]
+    assert [each["itemIdentifier"] for each in result["batchItemFailures"]] == [f"m{n}" for n in range(1, 14)]
     assert result["invoices"] == [
         {"order": number, "customer": "Ada", "lines": 2, "total": "9.30"} for number in ("A-1", "A-2")
     ]
