@@ -28,6 +28,7 @@ from faas.gateway.answers import NO_BODY
 from faas.gateway.headers import Headers
 from faas.model.errors import FaasError, InvalidRequest, KeyReused, NoCapacity, StillRunning
 from faas.model.function import FunctionVersion
+from faas.model.invocation import TIMEOUT_SYNC_MS_MAX
 from faas.ports.events import Answered, Claim, IdempotencyStore
 
 log = logging.getLogger("faas.gateway")
@@ -130,7 +131,10 @@ class Once:
         self._waiting[namespace] += 1
         try:
             ends = cast("AsyncGenerator[None, None]", self._store.ends(ask.key))
-            async with asyncio.timeout(ask.version.manifest.timeout_ms / 1000), aclosing(ends):
+            async with (
+                asyncio.timeout(min(ask.version.manifest.timeout_ms, TIMEOUT_SYNC_MS_MAX) / 1000),
+                aclosing(ends),
+            ):
                 async for _ in ends:
                     claim = await self._store.claim(ask.key, ask.request, owner, CLAIM_MS)
                     if claim.state != "theirs":

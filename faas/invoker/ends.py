@@ -79,7 +79,7 @@ class Ends:
         """``now`` is when it ended, in ns of the monotonic clock; ``response`` what it is answered with."""
         del self.runs[run.call.id]
         if run.dispatched_ns:
-            self._deadlines.remove(run, run.version.manifest.timeout_ms)
+            self._deadlines.remove(run, run.timeout_ms)
         if status is None:
             status = Status.OK if error is None else _status(run, error)
         now = now or self._now_ns()

@@ -330,13 +330,12 @@ class Invoker:
         channel = self.channels.get(command.instance)
         if run is None or channel is None:
             return  # the instance is going; its end is on the way and gives the call back: see _failed
-        timeout_ms = run.version.manifest.timeout_ms
         if not run.sent and not self._send(run, channel):
             return
         run.dispatched_ns = now
         run.start = command.start
         run.init_ns = command.init_ns
-        self._deadlines.add(run, timeout_ms, now)
+        self._deadlines.add(run, run.timeout_ms, now)
         if channel.brief and len(self.runs) == 1:
             self._spin.begin(now)
         if run.version.manifest.concurrency > 1:
@@ -344,7 +343,7 @@ class Invoker:
             run.shared.begin(run.call.id, now)
 
     def _send(self, run: Run, channel: Channel) -> bool:
-        deadline_ns = self._unix_ns() + run.version.manifest.timeout_ms * 1_000_000
+        deadline_ns = self._unix_ns() + run.timeout_ms * 1_000_000
         run.sent = channel.send(self._performer.invoke_frame(run, deadline_ns))
         return run.sent
 
@@ -359,7 +358,7 @@ class Invoker:
         if run is None:
             return
         if run.dispatched_ns:
-            self._deadlines.remove(run, run.version.manifest.timeout_ms)
+            self._deadlines.remove(run, run.timeout_ms)
         run.sent, run.dispatched_ns = False, 0
 
     def _failed(self, run: Run, command: Reject | Fail) -> None:

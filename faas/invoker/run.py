@@ -16,7 +16,7 @@ from faas.model.errors import (
     InvalidRequest,
 )
 from faas.model.function import FunctionVersion
-from faas.model.invocation import Call, Reply, StartKind, Status
+from faas.model.invocation import AWAITED, TIMEOUT_SYNC_MS_MAX, Call, Reply, StartKind, Status
 from faas.model.usage import UsageRecord
 from faas.ports import Answering, Entry
 from faas.wire import Error
@@ -56,6 +56,9 @@ class Run:
         self.reply = reply
         self.started_at_ns = started_at_ns  # Unix time
         self.submitted_ns = submitted_ns
+        self.timeout_ms = version.manifest.timeout_ms
+        if self.timeout_ms > TIMEOUT_SYNC_MS_MAX and call.trigger in AWAITED:
+            self.timeout_ms = TIMEOUT_SYNC_MS_MAX
 
     def end_sharing(self, now_ns: int) -> None:
         """Settle its part of the instance's time, where several calls share it. Idempotent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from faas.model.errors import FaasError
 from faas.model.usage import UsageRecord
@@ -16,6 +17,10 @@ class Trigger(StrEnum):
     ASYNC = "async"
     QUEUE = "queue"
     CRON = "cron"
+
+
+AWAITED: Final = frozenset({Trigger.HTTP, Trigger.DIRECT})  # somebody holds a connection open for the answer
+TIMEOUT_SYNC_MS_MAX: Final = 15 * 60_000  # of such a call, whatever its function says
 
 
 class StartKind(StrEnum):

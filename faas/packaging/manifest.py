@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from faas.model.errors import InvalidManifest, ManifestProblem
+from faas.model.invocation import TIMEOUT_SYNC_MS_MAX
 from faas.model.manifest import CronTrigger, Http, Manifest, QueueSource, QueueTrigger, Retry
 from faas.model.toml_text import Path, dotted
 from faas.packaging import checks
@@ -73,9 +74,9 @@ def invalid(problems: list[ManifestProblem], file: str = "") -> InvalidManifest:
 
 
 def timeout_warning(manifest: Manifest) -> list[str]:
-    if manifest.timeout_ms <= checks.TIMEOUT_SYNC_MS_MAX:
+    if manifest.timeout_ms <= TIMEOUT_SYNC_MS_MAX:
         return []
-    limit = format_duration_ms(checks.TIMEOUT_SYNC_MS_MAX)
+    limit = format_duration_ms(TIMEOUT_SYNC_MS_MAX)
     asked = format_duration_ms(manifest.timeout_ms)
     return [f"timeout {asked}: direct and HTTP calls end after {limit}; the rest is for async and queue"]
 

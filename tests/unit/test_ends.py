@@ -120,3 +120,20 @@ def test_one_that_cannot_be_journalled_does_not_cost_the_others_their_answers() 
     answers = {event[1]: event[2] for event in scene.events if event[0] == "answered"}
     assert answers == {"a": "NoneType", "b": StoreUnavailable.__name__, "c": "NoneType"}
     assert [event[1:] for event in scene.events if event[0] == "observed"] == [("a", 1), ("b", 0), ("c", 2)]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "timeout_ms", "ends_ms"),
+    [
+        (Trigger.DIRECT, 3_600_000, 900_000),
+        (Trigger.HTTP, 900_001, 900_000),
+        (Trigger.HTTP, 5_000, 5_000),
+        (Trigger.ASYNC, 3_600_000, 3_600_000),
+        (Trigger.QUEUE, 3_600_000, 3_600_000),
+        (Trigger.CRON, 3_600_000, 3_600_000),
+    ],
+)
+def test_who_waits_for_an_answer_waits_15_minutes_at_most(trigger: Trigger, timeout_ms: int, ends_ms: int) -> None:
+    version = VERSION.model_copy(update={"manifest": VERSION.manifest.model_copy(update={"timeout_ms": timeout_ms})})
+    run = Run(Call("1" * 32, trigger, b""), version, Replied([], "1"), 1, 1)
+    assert run.timeout_ms == ends_ms
