@@ -33,7 +33,9 @@ CONNECTIONS_MAX: Final = 1000
 CONNECT_TIMEOUT_S: Final = 2.0
 ANSWER_TIMEOUT_S: Final = 5.0
 _DAY_MS: Final = 86_400_000
-RETRIES: Final = 2  # of one command, for a connection that the server closed; every command we send may be repeated
+# Of one command, for a connection that the server closed; every command we send may be repeated. One that was not
+# answered in time is not: whoever waits for a server that hangs hears so after ANSWER_TIMEOUT_S.
+RETRIES: Final = 2
 RETRY_BASE_S: Final = 0.02
 RETRY_CAP_S: Final = 0.2
 PING_S: Final = 10.0  # how soon a subscription notices that its connection was silently lost
@@ -55,7 +57,7 @@ def connect(url: str) -> Client:
             max_connections=CONNECTIONS_MAX,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
-            retry=Retry(ExponentialWithJitterBackoff(base=RETRY_BASE_S, cap=RETRY_CAP_S), RETRIES),
+            retry=Retry(ExponentialWithJitterBackoff(base=RETRY_BASE_S, cap=RETRY_CAP_S), RETRIES, (ConnectionError,)),
         )
     except ValueError as error:
         raise StoreUnavailable(

@@ -16,6 +16,7 @@ import pytest
 
 from faas.model.errors import StoreUnavailable
 from faas.model.message import Ack, Again, Bury, Message, Outcome, QueueName, Release, Send
+from faas.stores import redis_client
 from faas.stores.embedded import EmbeddedValkey
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, connect
@@ -195,3 +196,21 @@ async def test_consumers_of_several_nodes_share_all_messages_once(client: Client
     await asyncio.gather(*[consume() for _ in range(5)])
     assert sorted(seen) == [*range(400)]
     assert await queues.busy() == []
+
+
+async def test_a_server_that_hangs_is_given_up_after_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after one for each try: whoever waits for it is told in time."""
+    asked: list[bytes] = []
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(1000):
+            writer.write(b"+OK\r\n" * part.count(b"SETINFO"))
+            asked.extend([part] if b"SMEMBERS" in part else [])
+        writer.close()
+
+    monkeypatch.setattr(redis_client, "ANSWER_TIMEOUT_S", 0.2)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server, connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await RedisQueues(client).busy()
+    assert len(asked) == 1, "it is asked once"
