@@ -85,7 +85,8 @@ class MessageQueue(Protocol):
 
     async def tick(self, trigger: str, tick_ms: int, send: Send) -> bool:
         """Send what a schedule is due, and remember the tick as the trigger's last: both or neither. False, and nothing
-        is sent, when this tick or a later one is remembered: some other node was first.
+        is sent, when this tick or a later one is remembered: some other node was first. ``StoreUnavailable`` also for a
+        tick that by the store's clock is not due for a minute: no clock that is wrong runs the others' ticks.
         """
 
     async def last_ticks(self, triggers: Sequence[str]) -> dict[str, int]:

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
 
+from faas.model.errors import StoreUnavailable
 from faas.model.message import (
     DEDUP_MS,
     Ack,
@@ -217,7 +218,10 @@ class RedisQueues:
 
     async def tick(self, trigger: str, tick_ms: int, send: Send) -> bool:
         with edge():
-            return bool(await self._tick(keys=[TICKS], args=[trigger, tick_ms, DEDUP_MS, *_send_args([send])]))
+            done = int(await self._tick(keys=[TICKS], args=[trigger, tick_ms, DEDUP_MS, *_send_args([send])]))
+        if done < 0:
+            raise StoreUnavailable("Its clock is more than a minute behind this node's. Set the clocks of both.")
+        return done == 1
 
     async def last_ticks(self, triggers: Sequence[str]) -> dict[str, int]:
         if not triggers:

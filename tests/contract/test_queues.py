@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from faas.model.errors import StoreUnavailable
 from faas.model.invocation import Trigger
 from faas.model.message import (
     Ack,
@@ -175,7 +176,7 @@ async def test_a_group_keeps_its_order_whatever_becomes_of_its_head(queues: Mess
 
 
 async def test_a_delay_holds_the_place_in_the_group(queues: MessageQueue) -> None:
-    await queues.send([send(1, delay_ms=150, group="g"), send(2, group="g"), send(3, delay_ms=LONG_MS)])
+    await queues.send([send(1, delay_ms=700, group="g"), send(2, group="g"), send(3, delay_ms=LONG_MS)])
     assert await held(queues) == (0, 2, 1, 0, 0)
     assert numbers(await queues.peek(ORDERS, 10)) == [2, 1, 3]
     assert (await state(queues)).oldest_ms == 0
@@ -330,6 +331,27 @@ async def test_what_is_sent_with_an_outcome_goes_with_it(queues: MessageQueue) -
     assert await queues.settle(ORDERS, [Ack(one.receipt), Drop(two.receipt)], [send(5)]) == [one.receipt]
     assert numbers((await take(queues)).deliveries) == [3, 5]
     assert (await state(queues)).counts["dropped"] == 1
+
+
+async def test_a_hidden_queue_keeps_its_newest_dead_letters_only(queues: MessageQueue) -> None:
+    await queues.send([send(number, HIDDEN) for number in range(130)])
+    while batch := (await take(queues, 50, HIDDEN)).deliveries:
+        await queues.settle(HIDDEN, [Bury(each.receipt, "bad") for each in batch])
+    assert numbers(each.delivery for each in await queues.dead(HIDDEN, 1000)) == list(range(30, 130))
+    found = await state(queues, HIDDEN)
+    assert (found.dead, found.counts["dead"]) == (100, 130)
+
+
+async def test_a_clock_that_is_ahead_runs_no_ticks_and_keeps_nobody_from_them(
+    queues: MessageQueue, client: Client
+) -> None:
+    seconds, _ = await client.time()
+    now_ms = seconds * 1000
+    with pytest.raises(StoreUnavailable, match="Set the clocks"):
+        await queues.tick("default/report.cron-1", now_ms + 3_600_000, send(1, HIDDEN))
+    assert await queues.state(HIDDEN) is None
+    assert await queues.tick("default/report.cron-1", now_ms, send(2, HIDDEN))
+    assert await queues.tick("default/report.cron-1", now_ms + 30_000, send(3, HIDDEN))
 
 
 async def test_a_tick_is_run_by_one(queues: MessageQueue) -> None:

@@ -8,6 +8,8 @@
 --   4..  messages to send, as in queue_send.lua
 -- Returns the places (from 0) of the outcomes for which nothing was done, because their message was no longer theirs.
 
+local HIDDEN_LETTERS_MAX = 100  -- of a queue nobody can look into: what became of a call stands in its record
+
 local q = queue(ARGV[1], 'counts', 'open', 'leases', 'new', 'old')
 local batches, theirs, lost = {}, {}, {}
 
@@ -50,6 +52,11 @@ local function bury(header, data, reason)
     header[TRIES] = header[TRIES] + 1
     call('HSET', q.letters, header[ID], pack({now_ms, reason}) .. pack(header) .. data)
     call('ZADD', q.dead, number, header[ID])
+    if not string.find(q.name, '/@', 1, true) then return end
+    for _, id in ipairs(call('ZRANGE', q.dead, 0, -HIDDEN_LETTERS_MAX - 1)) do
+        call('ZREM', q.dead, id)
+        call('HDEL', q.letters, id)
+    end
 end
 
 local function put_back(header, data, verb, delay_ms, words)
