@@ -121,11 +121,14 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         stack.push_async_callback(engine.close)
         content = ContentStore(settings.home / "store", identity.secret, registry, engine.python_version)
         budgets = RedisBudgets(client)
+        queues = RedisQueues(client, synced=store.synced)
+        triggers = Directory(registry, RedisTriggers(client))
         events = _Events(
-            RedisQueues(client, synced=store.synced),
+            queues,
             RedisCalls(client, keep_ms=settings.record_retention_ms),
             RedisWebhookSecrets(client),
-            Directory(registry, RedisTriggers(client)),
+            triggers,
+            Connectors(triggers, queues, RedisLeases(client), settings.connections, identity.node),
             clock,
         )
         observers: list[Gateway] = []
@@ -165,6 +168,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
                 runtimes=({"name": "python", "version": engine.python_version},),
                 limits=Limits(body_bytes_max=settings.max_body_bytes),
                 connections=systems_of(settings.connections),
+                connector=events.connectors.shown,
                 ready=partial(_not_ready, client),
                 journal_pending=lambda: flusher.pending,
                 export=exporter,
@@ -185,7 +189,7 @@ async def serve(settings: Settings, access: Access, on_ready: Callable[[NodeInfo
         held = HeldMeter(client, clock, invoker.held)
         await stack.enter_async_context(_running(held.run(), held.close))
         server = await stack.enter_async_context(http(gateway, listener))
-        consumers = await _wake(settings, identity, client, events, gateway, invoker, stack)
+        consumers = await _wake(settings, identity, events, gateway, invoker, stack)
         stack.push_async_callback(_drain, gateway, consumers, invoker, settings.drain_timeout_ms / 1000)
         await _keep_minimum(invoker, registry)
         url = f"http://{shown_host(settings.host)}:{listener.getsockname()[1]}"
@@ -248,20 +252,20 @@ class _Events(NamedTuple):
     calls: RedisCalls
     secrets: RedisWebhookSecrets
     triggers: Directory
+    connectors: Connectors
     clock: SystemClock
 
 
 async def _wake(
     settings: Settings,
     identity: Identity,
-    client: Client,
     events: _Events,
     gateway: Gateway,
     invoker: Invoker,
     stack: AsyncExitStack,
 ) -> Consumers:
     """Begin to wake functions without requests: by queues, schedules, calls that wait, and what others' queues hold."""
-    queues, calls, secrets, triggers, clock = events
+    queues, calls, secrets, triggers, connectors, clock = events
     cancels = Cancels(calls)
     await stack.enter_async_context(_running(cancels.run()))
     bytes_max = settings.max_body_bytes
@@ -275,7 +279,6 @@ async def _wake(
     consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
     gateway.metrics.queues = consumers
     await stack.enter_async_context(_running(consumers.run(), consumers.close))
-    connectors = Connectors(triggers, queues, RedisLeases(client), settings.connections, identity.node)
     await stack.enter_async_context(_running(connectors.run(), connectors.close))
     scheduler = Scheduler(triggers, queues, clock, new_id)
     await stack.enter_async_context(_running(scheduler.run()))

@@ -162,13 +162,21 @@ def what(trigger: Mapping[str, Any]) -> str:
     """What wakes the function: ``queue orders (3 waiting)``, ``0 6 * * 1-5 Europe/Berlin {"job": "sweep"}``."""
     if trigger["kind"] == "queue":
         waiting = f" ({trigger['depth']} waiting)" if trigger["depth"] else ""
-        return f"queue {trigger['queue']['name']}{waiting}"
+        return f"queue {trigger['queue']['name']}{waiting}{_fed(trigger.get('connector'))}"
     cron = trigger["cron"]
     parts = [cron["schedule"], cron["timezone"]]
     if cron.get("payload") is not None:
         parts.append(json.dumps(cron["payload"], ensure_ascii=False))
     written = " ".join(parts)
     return written if len(written) <= WHAT_CHARS_MAX else written[: WHAT_CHARS_MAX - 3] + "..."
+
+
+def _fed(connector: Mapping[str, Any] | None) -> str:
+    """
+    >>> _fed({"source": "rabbit, queue orders", "state": "running"})
+    ', fed from rabbit, queue orders: running'
+    """
+    return "" if connector is None else f", fed from {connector['source']}: {connector['state']}"
 
 
 def _runs(trigger: Mapping[str, Any], now_s: float) -> Sequence[str]:
@@ -183,7 +191,9 @@ def _outlook(trigger: Mapping[str, Any], now_s: float) -> str:
     if not trigger["enabled"]:
         return f"it is paused; let it go on: faas trigger resume {trigger['id']}"
     if trigger["kind"] == "queue":
-        return f"{trigger['depth']} messages wait"
+        depth, connector = trigger["depth"], trigger.get("connector") or {}
+        waits = f"{depth} message{' waits' if depth == 1 else 's wait'}" if depth else "nothing waits in it now"
+        return f"{waits}; {connector['error']}" if connector.get("error") else waits
     return f"next run {moment(trigger['next_run'], now_s)}" if trigger["next_run"] else "it has no next run"
 
 

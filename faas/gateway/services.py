@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from faas.model.connection import System
+from faas.model.connection import System, described
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Call, Reply
-from faas.model.manifest import Manifest
+from faas.model.manifest import Manifest, QueueSource
+from faas.model.message import QueueName
 from faas.packaging import bundle, layers
 from faas.ports import (
     Answering,
@@ -108,6 +109,10 @@ class Limits:
     body_wait_s: float = 60.0  # a request's body must have arrived by then
 
 
+def _no_connector(_queue: QueueName, source: QueueSource) -> Mapping[str, Any]:
+    return {"source": described(source), "state": "stopped", "error": "", "moved": 0, "refused": 0}
+
+
 async def _always_ready() -> Sequence[str]:
     return ()
 
@@ -139,6 +144,7 @@ class Services:
     runtimes: tuple[Mapping[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
     connections: Mapping[str, System] = field(default_factory=dict)  # to systems that queues can be fed from, by name
+    connector: Callable[[QueueName, QueueSource], Mapping[str, Any]] = _no_connector  # how one goes on this node
     ready: Callable[[], Awaitable[Sequence[str]]] = _always_ready  # reasons why not; empty = ready
     journal_pending: Callable[[], int] = int  # records not yet in the ledger
     export: ExportPort | None = None  # None: usage is not exported

@@ -14,6 +14,7 @@ from faas.events.schedule import at_ms, in_zone, next_tick
 from faas.gateway.catalog import NAME
 from faas.gateway.resources import Context, Json, Operation
 from faas.gateway.services import Services
+from faas.model.connection import misfit
 from faas.model.errors import InvalidManifest, InvalidRequest, ManifestProblem, NotFound
 from faas.model.manifest import CronTrigger, Manifest, QueueTrigger
 from faas.model.message import QueueName
@@ -36,6 +37,8 @@ class TriggersApi:
         self._queues = services.queues
         self._registry = services.registry
         self._clock = services.clock
+        self._connections = services.connections
+        self._connector = services.connector
 
     def operations(self) -> list[Operation]:
         one = "/v1/triggers/{id}"
@@ -82,8 +85,15 @@ class TriggersApi:
         for index, each in enumerate(triggers):
             if index % READ_AT_ONCE == READ_AT_ONCE - 1:
                 await asyncio.sleep(0)  # foreseeing a run takes about 0.1 ms, and calls wait meanwhile
-            made.append(_document(each, now, last_ms.get(each.key), depths))
+            made.append({**_document(each, now, last_ms.get(each.key), depths), **self._fed(each)})
         return made
+
+    def _fed(self, trigger: TriggerSpec) -> dict[str, Any]:
+        """How the connector that feeds its queue goes on this node."""
+        queue = trigger.queue_name
+        if trigger.queue is None or trigger.queue.source is None or queue is None:
+            return {}
+        return {"connector": self._connector(queue, trigger.queue.source)}
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +108,9 @@ class TriggersApi:
                 where = "" if namespace == "default" else f" in the namespace '{namespace}'"
                 raise NotFound(f"There is no function '{function}'{where}. Deploy it first; `faas ls` lists them.")
         trigger = parse(namespace, asked, latest.manifest if latest is not None else Manifest(name="x"))
+        source = trigger.queue.source if trigger.queue is not None else None
+        if source is not None and (why := misfit(source, self._connections)):
+            raise InvalidManifest([ManifestProblem("queue.source.connection", why)])
         made = await self._triggers.add(trigger)
         return Json(await self._document(made), 201, {"location": f"/v1/triggers/{made.id}"})
 

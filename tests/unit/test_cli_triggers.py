@@ -57,6 +57,10 @@ def test_ls(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert [cell.strip() for cell in queue.split("  ") if cell] == [
         "worker.orders", "worker", "queue orders (3 waiting)", "on", "-", "-",
     ]  # fmt: skip
+    fed = {"connector": {"source": "rabbit, queue in", "state": "failing", "error": "it is away"}}
+    node.answers["GET /v1/triggers"] = {"triggers": [{**QUEUE, **fed}]}
+    assert run(["trigger", "ls"]) == 0
+    assert "queue orders (3 waiting), fed from rabbit, queue in: failing" in capsys.readouterr().out
     node.answers["GET /v1/triggers"] = {"triggers": [PAUSED]}
     assert run(["trigger", "ls"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[-4:] == ["paused", "-", "2001-01-31", "05:00"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from faas.events.derive import cron_id
+from faas.model.connection import System
 from faas.model.function import FunctionVersion
 from faas.model.manifest import CronTrigger, QueueTrigger
 from faas.model.message import Message, QueueName, Send
@@ -32,14 +33,19 @@ class Queues(FakeQueues):
 
 
 class World:
-    def __init__(self, *versions: FunctionVersion) -> None:
+    def __init__(self, *versions: FunctionVersion, **changes: Any) -> None:
         self.queues = Queues()
         self.bench = make_bench(*versions)
         registry: FakeRegistry = self.bench.registry
         clock = self.bench.clock
         self.store = MemoryTriggers(registry, lambda key: None, lambda: clock.unix_ns() // 1_000_000)
         self.bench = make_bench(
-            *versions, registry=registry, triggers=Directory(registry, self.store), queues=self.queues, clock=clock
+            *versions,
+            registry=registry,
+            triggers=Directory(registry, self.store),
+            queues=self.queues,
+            clock=clock,
+            **changes,
         )
 
     async def call(self, method: str, path: str = "", value: Any = None, key: str = ADMIN) -> Answered:
@@ -104,6 +110,24 @@ async def test_one_is_added_paused_resumed_and_taken_away(world: World) -> None:
     for method in ("GET", "DELETE"):
         gone = await world.call(method, "/plain.orders")
         assert (gone.status, "faas trigger ls" in gone.problem()["detail"]) == (404, True)
+
+
+async def test_a_source_needs_a_connection_of_this_node_and_its_state_is_shown(world: World) -> None:
+    source = {"connection": "rabbit", "queue": "incoming"}
+    asked = {"function": "plain", "queue": {"name": "fed", "source": source}}
+    refused = await world.call("POST", value=asked)
+    assert refused.status == 422
+    (problem,) = refused.problem()["errors"]
+    assert problem["key"] == "queue.source.connection"
+    assert 'no connection "rabbit" (there is: none)' in problem["message"]
+    state = {"source": "rabbit, queue incoming", "state": "failing", "error": "away", "moved": 3, "refused": 1}
+    fed = World(
+        make_version(name="plain"), connections={"rabbit": System.RABBITMQ}, connector=lambda _queue, _source: state
+    )
+    made = await fed.call("POST", value=asked)
+    assert (made.status, made.json()["connector"]) == (201, state)
+    (listed,) = (await fed.call("GET")).json()["triggers"]
+    assert listed["connector"] == state
 
 
 async def test_a_schedule_is_added(world: World) -> None:

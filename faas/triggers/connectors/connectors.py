@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from faas.model.connection import System, described, misfit, systems_of, wanted
 from faas.model.manifest import QueueSource
@@ -13,7 +13,7 @@ from faas.model.message import QueueName
 from faas.model.trigger import TriggerSpec
 from faas.ports.events import MessageQueue, Triggers
 from faas.ports.leases import Leases
-from faas.triggers.connectors.pump import OwnLease, Pump
+from faas.triggers.connectors.pump import OwnLease, Pump, PumpState
 from faas.triggers.connectors.source import Source, digest
 
 log = logging.getLogger("faas.triggers.connectors")
@@ -31,7 +31,7 @@ class ConnectorState(NamedTuple):
 
     queue: QueueName
     source: str  # such as "rabbit, queue orders"
-    state: str  # connecting, running, full, standby, failing, unknown (no such connection here)
+    state: str  # connecting, running, full, standby, failing, stopped, unknown (no such connection here)
     error: str
     moved: int
     refused: int
@@ -78,15 +78,22 @@ class Connectors:
 
     def states(self, namespace: str | None = None) -> list[ConnectorState]:
         """By queue and source; None = of all namespaces."""
-        found = [
-            ConnectorState(place.queue, described(place.source), pump.state, pump.error, pump.moved, pump.refused)
-            for place, pump in self._pumps.items()
-        ]
-        found += [
-            ConnectorState(place.queue, described(place.source), "unknown", why, 0, 0)
-            for place, why in self._unserved.items()
-        ]
+        found = [self._state(place) for place in (*self._pumps, *self._unserved)]
         return sorted(state for state in found if namespace in (None, state.queue.namespace))
+
+    def shown(self, queue: QueueName, source: QueueSource) -> dict[str, Any]:
+        """How this one goes, as the API shows it."""
+        _, *state = self._state(Place(queue, source))
+        return dict(zip(ConnectorState._fields[1:], state, strict=True))
+
+    def _state(self, place: Place) -> ConnectorState:
+        queue, source = place
+        pump = self._pumps.get(place)
+        if pump is not None:
+            return ConnectorState(queue, described(source), pump.state.value, pump.error, pump.moved, pump.refused)
+        if place in self._unserved:
+            return ConnectorState(queue, described(source), "unknown", self._unserved[place], 0, 0)
+        return ConnectorState(queue, described(source), PumpState.STOPPED.value, "", 0, 0)
 
     # -- which --------------------------------------------------------------------------------------------------------
 
