@@ -279,6 +279,7 @@ async def _wake(
     consumers = Consumers(queues, triggers, identity.node, work.for_trigger, hidden)
     gateway.metrics.queues = consumers
     await stack.enter_async_context(_running(consumers.run(), consumers.close))
+    stack.callback(webhooks.leave)
     await stack.enter_async_context(_running(connectors.run(), connectors.close))
     scheduler = Scheduler(triggers, queues, clock, new_id)
     await stack.enter_async_context(_running(scheduler.run()))

@@ -14,13 +14,14 @@ import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from faas.events.destinations import INVOCATION, URL
 from faas.events.retry import decide
-from faas.model.errors import StoreUnavailable
+from faas.model.errors import NoCapacity, StoreUnavailable
 from faas.model.manifest import Retry
 from faas.model.message import WEBHOOKS, Ack, Again, Bury, Delivery, Outcome, QueueName
 from faas.model.webhook import GONE, signed_headers
@@ -34,6 +35,7 @@ log = logging.getLogger("faas.triggers")
 
 RETRY: Final = Retry(attempts=1000, max_age_ms=24 * 3_600_000)
 ATTEMPT_S: Final = 15.0
+LEAVE_S: Final = 0.5  # what an attempt under way still gets when the node stops
 LEASE_MS: Final = 30_000
 AT_ONCE: Final = 16
 HTTPS: Final = 443
@@ -75,6 +77,8 @@ class Webhooks:
         self._anywhere = anywhere
         self._jitter = jitter
         self._client: httpx2.AsyncClient | None = None
+        self._limits: set[asyncio.Timeout] = set()  # of the attempts under way
+        self._leaving = False
 
     def for_queue(self, queue: QueueName) -> tuple[Source, _Work] | None:
         """Source and work of a namespace's deliveries; None for any other queue."""
@@ -82,12 +86,18 @@ class Webhooks:
             return None
         return Source(queue, WEBHOOKS, 1, 0, AT_ONCE, _lease_ms), _Work(queue.namespace, self)
 
+    def leave(self) -> None:
+        """The node stops: whose receiver is slow is given up in a moment, and delivered again later or elsewhere."""
+        self._leaving = True
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time() + LEAVE_S)
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.aclose()
 
     async def deliver(self, namespace: str, delivery: Delivery) -> Outcome:
-        """One attempt, and what is to become of the message. Raises ``StoreUnavailable``."""
+        """One attempt, and what is to become of the message. Raises ``StoreUnavailable``, ``NoCapacity`` on leaving."""
         message = delivery.message
         url, invocation = message.attributes.get(URL, ""), message.attributes.get(INVOCATION, "")
         secret = await self._secrets.secret(namespace)
@@ -127,7 +137,7 @@ class Webhooks:
             self._client = httpx2.AsyncClient(verify=trust, timeout=ATTEMPT_S, follow_redirects=False, trust_env=False)
         headers = signed_headers(webhook_id, body, secret, self._clock.unix_ns() // 1_000_000_000)
         try:
-            async with asyncio.timeout(ATTEMPT_S):
+            async with self._limit():
                 target, host, name = await self._resolved(url)
                 request = self._client.build_request(
                     "POST",
@@ -139,6 +149,8 @@ class Webhooks:
                 answer = await self._client.send(request, stream=True)  # its body is nobody's business
                 await answer.aclose()
         except TimeoutError:
+            if self._leaving:
+                raise NoCapacity("this node is going down") from None
             raise Trouble(f"no answer within {ATTEMPT_S:g} s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise Trouble(f"{type(error).__name__}: {error}") from error
@@ -147,6 +159,15 @@ class Webhooks:
             wait_s = min(int(after), RETRY_AFTER_S_MAX) if after.isascii() and after.isdigit() else 0
             gone = answer.status_code == GONE
             raise Trouble(f"the receiver answered {answer.status_code}", final=gone, wait_s=wait_s)
+
+    @asynccontextmanager
+    async def _limit(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(LEAVE_S if self._leaving else ATTEMPT_S) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     async def _resolved(self, url: str) -> tuple[str, str, str]:
         """The URL with an allowed address in place of the name, the Host header, and the name. Raises ``Trouble``."""
