@@ -78,6 +78,24 @@ def deploy(node: Node, path: Path, as_json: bool, **flags: Any) -> None:
     out.say(f"{deployed['name']} version {deployed['version']} is ready ({out.milliseconds(round(took[0] * 1000))})")
     out.say(f"  url     {deployed['url']}" + ("" if deployed["public"] else "  (needs an API key)"))
     out.say(f"  invoke  faas invoke {deployed['name']}{node.flag}")
+    for line in woken(deployed["settings"], node.flag):
+        out.say(f"  woken   {line}")
+
+
+def woken(settings: Mapping[str, Any], flag: str) -> list[str]:
+    """What wakes it besides calls, a line for each.
+
+    >>> woken({"queue": [{"name": "orders"}], "cron": [{"schedule": "0 6 * * *", "timezone": "UTC"}]}, "")
+    ["by queue orders: faas queue send orders -d '{}'", 'at 0 6 * * * UTC: faas trigger ls']
+    """
+    queues = [
+        f"by queue {each['name']}: faas queue send {each['name']} -d '{{}}'{flag}" for each in settings.get("queue", [])
+    ]
+    crons = [
+        f"at {each['schedule']} {each.get('timezone', 'UTC')}: faas trigger ls{flag}"
+        for each in settings.get("cron", [])
+    ]
+    return queues + crons
 
 
 # Keys of the settings that a flag of the same name sets as it is.

@@ -282,11 +282,15 @@ def parts(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def test_deploy_sends_file_and_flags_and_says_where_it_is(node: FakeNode, faas: Faas, tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("def handler(event, context): ...\n")
-    node.answers["PUT /v1/functions/hello"] = ndjson({"progress": "loading"}, {"result": HELLO})
+    woken = {"queue": [{"name": "orders"}], "cron": [{"schedule": "0 6 * * *", "timezone": "Europe/Berlin"}]}
+    deployed = {**HELLO, "settings": {**HELLO["settings"], **woken}}
+    node.answers["PUT /v1/functions/hello"] = ndjson({"progress": "loading"}, {"result": deployed})
     code, printed, _ = faas("deploy", "hello.py", "--memory", "256MB", "--env", "A=1=2", "--env", "B=", "--public")
     assert code == 0
     assert printed.startswith("hello version 3 is ready (")
     assert "http://here/fn/hello" in printed
+    assert "woken   by queue orders: faas queue send orders -d '{}'\n" in printed
+    assert "woken   at 0 6 * * * Europe/Berlin: faas trigger ls\n" in printed
     manifest, files = parts(node.asked[-1])
     assert manifest == {"memory": "256MB", "env": {"A": "1=2", "B": ""}, "http": {"public": True}}
     assert files == {"hello.py": b"def handler(event, context): ...\n"}
