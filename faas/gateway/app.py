@@ -10,12 +10,12 @@ end), the server stops accepting and waits for what is in flight, the lifespan e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from prometheus_client.core import CounterMetricFamily, Metric
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Router
@@ -71,13 +71,20 @@ class Gateway:
         self.protocol = protocol_for(self._calls)  # to serve this app with; any other works, only more slowly
         self._draining = asyncio.Event()
         self._records = InvocationsApi(services, self._draining.is_set)
-        self.metrics = Metrics(
-            services.invoker.stats, services.journal_pending, services.export, partial(budget_metrics, self.budgets)
-        )
+        self.metrics = Metrics(services.invoker.stats, services.journal_pending, services.export, self._more_metrics)
         self.operations = self._operations()
         self._router = Router(
             routes(self.operations, self._auth, services.limits), redirect_slashes=False, default=_no_route
         )
+
+    def _more_metrics(self) -> Iterator[Metric]:
+        yield from budget_metrics(self.budgets)
+        replayed = CounterMetricFamily(
+            "faas_replayed", "Answers given again for an Idempotency-Key, by this node.", labels=("namespace",)
+        )
+        for namespace, count in (self._calls.once.replayed if self._calls.once is not None else {}).items():
+            replayed.add_metric((namespace,), count)
+        yield replayed
 
     def _operations(self) -> list[Operation]:
         draining = self._draining

@@ -90,6 +90,7 @@ class Once:
         self._new_id = new_id
         self._bytes_max = bytes_max
         self._draining = draining
+        self.replayed: Counter[str] = Counter()  # by namespace
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -112,6 +113,7 @@ class Once:
                 "credentials differ); use a new key for a new request."
             )
         if claim.answer is not None:
+            self.replayed[ask.version.namespace] += 1
             await _replay(exchange, claim.answer)
             return
         await self._first(exchange, ask, owner, work)

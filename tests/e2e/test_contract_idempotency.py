@@ -45,6 +45,7 @@ def test_a_retry_gets_the_first_answer_and_costs_nothing(node: Node) -> None:
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
     assert again.content == first.content
+    assert node.metric("faas_replayed_total", namespace="default") > 0
     assert again.headers["faas-invocation-id"] == first.headers["faas-invocation-id"] == first.json()["id"]
     assert code(node.call("pay", {"eur": 6}, headers=once)) == (422, "invalid-request")
     assert code(node.call("pay", {"eur": 5}, headers={"idempotency-key": "x" * 256})) == (400, "invalid-request")
