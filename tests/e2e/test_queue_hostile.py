@@ -253,7 +253,7 @@ def ended(node: Node, queue: str, at_least: int) -> dict[str, Any]:
     def so() -> bool:
         state.update(node.get(f"/v1/queues/{queue}"))
         counts = state["counts"]
-        return state["depth"] == 0 and counts["acked"] + counts["dead"] >= at_least
+        return bool(state["depth"] == 0 and counts["acked"] + counts["dead"] >= at_least)
 
     wait_until(so, f"{at_least} messages of {queue} have ended", 60)
     return state

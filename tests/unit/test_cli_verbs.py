@@ -283,7 +283,7 @@ def parts(asked: Asked) -> tuple[dict[str, Any], dict[str, bytes]]:
 def test_deploy_sends_file_and_flags_and_says_where_it_is(node: FakeNode, faas: Faas, tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("def handler(event, context): ...\n")
     woken = {"queue": [{"name": "orders"}], "cron": [{"schedule": "0 6 * * *", "timezone": "Europe/Berlin"}]}
-    deployed = {**HELLO, "settings": {**HELLO["settings"], **woken}}
+    deployed = {**HELLO, "settings": {"name": "hello", **woken}}
     node.answers["PUT /v1/functions/hello"] = ndjson({"progress": "loading"}, {"result": deployed})
     code, printed, _ = faas("deploy", "hello.py", "--memory", "256MB", "--env", "A=1=2", "--env", "B=", "--public")
     assert code == 0
