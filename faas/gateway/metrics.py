@@ -191,7 +191,7 @@ class Metrics(Collector):
             dead.add_metric(state.queue, state.dead)
         messages = CounterMetricFamily(
             "faas_messages",
-            "Messages by what became of them on this node: acked, retried, released, dead, dropped; @webhooks: deliveries.",
+            "Messages, deliveries (@webhooks) and calls (@call) by outcome: acked, retried, released, dead, dropped.",
             labels=(*labels, "outcome"),
         )
         for key, count in (self.queues.counts if self.queues is not None else {}).items():
