@@ -102,10 +102,10 @@ class Catalog:
     async def watch(self, on_change: Callable[[str, str], Awaitable[None]]) -> None:
         """Runs for as long as the node serves. ``on_change`` is awaited after the cache has dropped the function.
 
-        It hears of everything and of namespaces as well: see ``Registry.changes``.
+        It hears of everything and of namespaces as well: see ``Registry.changes``. While the store is away, what is
+        known stays so, and is called; once it can be listened to again all is asked anew.
         """
         while True:
-            self.forget()
             try:
                 async for namespace, name in self._registry.changes():
                     if namespace == EVERYTHING:

@@ -218,6 +218,7 @@ def test_while_the_store_is_away_senders_are_told_and_nothing_that_was_taken_is_
             lines_before = len(node.log.read_text().splitlines())
             store.go()
             wait_until(lambda: len(callers.refused) > 60, "they were told often", 60)
+            assert node.call("taker", {}).status_code == 200, "calls of known functions go on"
             store.come()
             sent, calls = len(callers.sent), len(callers.calls)
             wait_until(lambda: len(callers.sent) > sent + 9 and len(callers.calls) > calls + 9, "all goes well again")
