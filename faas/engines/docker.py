@@ -9,7 +9,6 @@ removes what carries both of its own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from faas.engines.identity import STORE_MOUNT, Uids, hand_over, home_hash
 from faas.engines.watch import Watch
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec, cpu_share
+from faas.waiting import either
 
 if TYPE_CHECKING:
     from faas.engines.pauses import Pauses
@@ -142,8 +142,7 @@ class DockerEngine(Freezing):
             state = await self._thread(self._containers.look_up, sandbox.container)
             if state is None or not state.running:
                 return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(sandbox.gone.wait(), pause_s)
+            await either(sandbox.gone, pause_s)
             pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
 
     async def resize(

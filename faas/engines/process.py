@@ -29,6 +29,7 @@ from faas.engines.runtime_tree import cached_tree
 from faas.engines.watch import collect
 from faas.model.errors import EngineUnavailable
 from faas.ports import SandboxSpec, cpu_share
+from faas.waiting import either
 
 log = logging.getLogger(__name__)
 
@@ -168,13 +169,8 @@ class ProcessEngine(Freezing):
         if self.way is Way.PLAIN and sandbox.group is None and sandbox.first_pidfd >= 0:
             await asyncio.to_thread(proc.end_groups_below, sandbox.first_pid, sandbox.first_pidfd)
         self._kill(sandbox)
-        if sandbox.process is not None:
-            try:
-                await asyncio.wait_for(sandbox.exited.wait(), _EXIT_TIMEOUT_S)
-            except TimeoutError:
-                raise EngineUnavailable(
-                    f"the sandbox {sandbox_id} does not die: is its disk or network stuck?"
-                ) from None
+        if sandbox.process is not None and not await either(sandbox.exited, _EXIT_TIMEOUT_S):
+            raise EngineUnavailable(f"the sandbox {sandbox_id} does not die: is its disk or network stuck?")
         await asyncio.to_thread(self._clean, sandbox)
         if self._sandboxes.pop(sandbox_id, None) is not None:
             sandbox.exited.set()
@@ -311,8 +307,7 @@ class ProcessEngine(Freezing):
         async with asyncio.timeout(_BOOT_TIMEOUT_S):
             await sandbox.informed.wait()
         if not sandbox.info:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(sandbox.exited.wait(), _EXIT_TIMEOUT_S)
+            await either(sandbox.exited, _EXIT_TIMEOUT_S)
             raise OSError("bubblewrap gave up")
         sandbox.first_pid = int(json.loads(bytes(sandbox.info))["child-pid"])
         sandbox.first_pidfd = os.pidfd_open(sandbox.first_pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +11,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from faas.ports.events import Answered, Claim
 from faas.stores.redis_client import Client, edge, script
+from faas.waiting import either
 
 LOOK_AGAIN_S: Final = 1.0
 
@@ -105,8 +105,7 @@ class MemoryIdempotency:
         try:
             while True:
                 yield
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), LOOK_AGAIN_S)
+                await either(event, LOOK_AGAIN_S)
                 event.clear()
         finally:
             del self._waiting[event]

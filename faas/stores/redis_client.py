@@ -23,6 +23,7 @@ from redis.exceptions import (
 )
 
 from faas.model.errors import StoreUnavailable
+from faas.stores.redis_sending import sending
 
 if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
@@ -50,7 +51,7 @@ def connect(url: str) -> Client:
         if url.startswith(alias):
             url = scheme + url.removeprefix(alias)
     try:
-        return redis.asyncio.Redis.from_url(
+        client = redis.asyncio.Redis.from_url(
             url,
             protocol=2,
             decode_responses=False,
@@ -63,6 +64,8 @@ def connect(url: str) -> Client:
         raise StoreUnavailable(
             f"FAAS_REDIS_URL is not a Redis URL ({error}). It looks like redis://HOST:6379 or unix:///PATH.sock."
         ) from error
+    client.connection_pool.connection_class = sending(client.connection_pool.connection_class)
+    return client
 
 
 @contextmanager
