@@ -32,7 +32,10 @@ BYTES_MAX = 50_000_000
 
 def handler(event, context):
     day = event.get("day") or day_before(event["time"])
-    products = add_up(fetch(os.environ["SOURCE_URL"]), day)
+    source = os.environ.get("SOURCE_URL")
+    if not source:
+        raise ValueError("SOURCE_URL is not set: deploy with --env SOURCE_URL=https://...")
+    products = add_up(fetch(source), day)
     total = sum(products.values(), Decimal(0))
     print(f"{day}: {len(products)} products, {total} in all")
     best = sorted(products.items(), key=lambda item: (-item[1], item[0]))

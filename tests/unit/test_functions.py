@@ -255,3 +255,9 @@ def test_the_nightly_report_fails_when_its_source_does(monkeypatch: pytest.Monke
     with pytest.raises(urllib.error.HTTPError, match="404") as caught:
         load("nightly_report").handler({"day": "2026-03-01"}, None)
     caught.value.close()
+
+
+def test_the_nightly_report_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_URL", raising=False)
+    with pytest.raises(ValueError, match="SOURCE_URL is not set"):
+        load("nightly_report").handler({"day": "2026-03-01"}, None)
