@@ -74,7 +74,7 @@ def peer_per_s(name: str, node: Node) -> float:
     """The same of another task queue, whose tasks run in its own process, on the node's own server."""
     packages = [word for package in PEER_PACKAGES[name] for word in ("--with", package)]
     uv = [str(Path(sys.executable).with_name("uv")), "run", "-q", "--isolated", "--no-project", "--python"]
-    url = f"unix://{node.home / 'valkey' / 'run' / 'valkey.sock'}?db=1"
+    url = f"unix://{node.home / 'valkey' / 'run' / 'valkey.sock'}"
     script = [str(PEERS / f"{name}_peer.py"), url, str(PEER_MESSAGES)]
     done = subprocess.run(
         [*uv, sys.executable, *packages, "python", *script], capture_output=True, text=True, check=False, timeout=300
