@@ -134,7 +134,7 @@ def began_ns(node: Node, name: str, before: int) -> int:
 
 
 def woken_row(took_ns: list[int]) -> Row:
-    what = "from an empty queue to the handler, function at zero"
+    what = "from an empty queue to the handler, function at zero, p50 / p99"
     if len(took_ns) < SAMPLES_MIN:
         return Row(what, verdict=Verdict.FAILED, note=f"only {len(took_ns)} samples")
     p50, p99 = percentile(took_ns, 0.5), percentile(took_ns, 0.99)
