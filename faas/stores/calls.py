@@ -9,20 +9,19 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
 
 from faas.model.call import CallRecord, CallStatus, Response
-from faas.model.errors import StoreUnavailable
 from faas.model.invocation import Trigger
 from faas.model.message import Delivery, Message
-from faas.stores.redis_client import Client, ask, edge, script
+from faas.stores.redis_client import Client, ask, edge, script, subscription
 
 KEEP_MS: Final = 7 * 24 * 3_600_000
 ENDED_MAX: Final = 100_000  # of a function
 RESULT_BYTES_MAX: Final = 64 * 2**20  # of a function
-PING_S: Final = 10.0  # how soon a silent loss of the connection is noticed
 ANY: Final = ("*", "*")
 _DELIVERY: Final = "to:"  # fields of deliveries begin with it
 _NUMBERS: Final = ("version", "attempts", "created_at_ms", "started_at_ms", "ended_at_ms", "retry_at_ms")
@@ -100,23 +99,10 @@ class RedisCalls:
         return [record for record in records if record is not None and not record.status.final]
 
     async def bells(self, what: str) -> AsyncIterator[tuple[str, str]]:
-        # A client of its own: a subscription that reconnected unnoticed would hide what was missed meanwhile.
-        async with self._client.pubsub(ignore_subscribe_messages=False) as pubsub:
-            with edge():
-                await pubsub.subscribe(f"faas:calls:{what}")
-                subscribed = False
-                while True:
-                    message = await pubsub.get_message(timeout=PING_S)
-                    if message is None:
-                        await pubsub.ping()
-                    elif message["type"] == "subscribe":
-                        if subscribed:
-                            raise StoreUnavailable("The subscription to calls was lost and made again.")
-                        subscribed = True
-                        yield ANY
-                    elif message["type"] == "message":
-                        namespace, _, call_id = message["data"].decode().partition("/")
-                        yield namespace, call_id
+        async with aclosing(subscription(self._client, f"faas:calls:{what}")) as heard:
+            async for said in heard:
+                namespace, _, call_id = said.decode().partition("/")
+                yield (namespace, call_id) if said else ANY
 
     async def _step(
         self, step: str, namespace: str, call_id: str, function: str, fields: Mapping[str, Any]
