@@ -15,7 +15,7 @@ up: setup ## a running node with a function in it, on http://127.0.0.1:8080
 	@exec .venv/bin/faas up --demo
 
 test: develop ## the whole test suite, on real parts; as root on Debian it starts a Docker engine (ARGS="-k word" to narrow)
-	@TEST_SERVERS=1 deploy/with-engine.sh .venv/bin/pytest -rs $(ARGS)
+	@TEST_SERVERS=1 deploy/with-engine.sh .venv/bin/pytest -rs -n 2 --dist loadscope $(ARGS)
 
 check: develop ## format, lint, types, imports
 	@.venv/bin/ruff format --check .

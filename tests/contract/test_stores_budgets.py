@@ -104,7 +104,9 @@ async def test_what_is_kept_warm_counts_in_money_and_in_no_other_budget(client: 
     for _ in range(2):
         await HeldMeter(client, clock, lambda: kept).flush()
         clock.now_ns += HOUR_MS * 1_000_000
-    readings = [await RedisBudgets(client).spent(["acme", "b"], *hours, "j") for hours in ((0, HOUR), (HOUR, HOUR + 1))]
+    readings = [
+        await RedisBudgets(client).spent(["acme", "b"], *hours, "j") for hours in ((HOUR - 24, HOUR), (HOUR, HOUR + 1))
+    ]
     later = await RedisBudgets(client).spent(["acme", "b"], HOUR, HOUR + 2, "j")
     assert [reading["b"].provisioned for reading in readings] == [{}, {}]
     scopes = [(Scope.NAMESPACE, ""), (Scope.FUNCTION, "hello"), (Scope.FUNCTION, "other"), (Scope.KEY, "k1")]

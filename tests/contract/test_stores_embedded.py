@@ -118,11 +118,9 @@ async def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
         assert await stored(server, "a") == b"b"
 
 
-async def test_a_runtime_directory_that_is_not_ours_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    directory = tmp_path / ("d" * 120)
+async def test_a_runtime_directory_that_is_not_ours_is_not_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    directory = home / ("d" * 120)
     async with running(directory) as server:
         predictable = server.socket.parent
     predictable.chmod(0o777)
