@@ -70,6 +70,16 @@ class Delivery:
     error: str = ""  # why the attempt before failed
 
 
+class Wanted(NamedTuple):
+    """How much a consumer takes, and how."""
+
+    messages: int  # at most, of one batch
+    lease_ms: int
+    window_ms: int = 0  # that the oldest message waits for a full batch
+    at_once: int = 1  # batches of the trigger that may be out, over all nodes
+    batches: int = 1  # that may come in one step, only the last of them with fewer ``messages``
+
+
 class Batch(NamedTuple):
     """What one invocation gets. Empty: nothing to do now; ask again after ``wait_ms``, or when the bell rings."""
 

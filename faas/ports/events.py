@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from faas.model.call import CallRecord, CallStatus, Response
-from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send
+from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send, Wanted
 from faas.model.trigger import TriggerSpec
 
 
@@ -30,22 +30,9 @@ class MessageQueue(Protocol):
         Sending the same message (the same ``id``) again, as after a lost answer, changes nothing.
         """
 
-    async def take(
-        self,
-        queue: QueueName,
-        trigger: str,
-        node: str,
-        *,
-        count: int,
-        lease_ms: int,
-        window_ms: int,
-        at_once: int,
-        batches: int = 1,
-    ) -> Batch:
-        """Up to ``count`` messages for one invocation, under a lease; at most ``at_once`` batches of this trigger are
-        out over all nodes. Messages that failed before come alone. With fewer than ``count`` there, none come until the
-        oldest has been ready for ``window_ms``. Messages whose lease has ended are handed out again first. Up to
-        ``batches`` come in one step, only the last of them with fewer than ``count``.
+    async def take(self, queue: QueueName, trigger: str, node: str, wanted: Wanted) -> Batch:
+        """Messages for one invocation, or several, under a lease. Messages that failed before come alone; those whose
+        lease has ended are handed out again first.
         """
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:

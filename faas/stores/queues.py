@@ -46,6 +46,7 @@ from faas.model.message import (
     QueueState,
     Release,
     Send,
+    Wanted,
 )
 from faas.stores.message_codec import Stored, pack_message, unpack_all, unpack_stored
 from faas.stores.redis_client import Client, ask, edge, script, subscription
@@ -105,21 +106,11 @@ class RedisQueues:
 
     # -- consumers --------------------------------------------------------------------------------------------------
 
-    async def take(
-        self,
-        queue: QueueName,
-        trigger: str,
-        node: str,
-        *,
-        count: int,
-        lease_ms: int,
-        window_ms: int,
-        at_once: int,
-        batches: int = 1,
-    ) -> Batch:
+    async def take(self, queue: QueueName, trigger: str, node: str, wanted: Wanted) -> Batch:
         batch = os.urandom(8).hex()
-        most = max(1, min(count, BATCH_MAX))
-        limits = (most, lease_ms, window_ms, at_once, max(1, min(batches, BATCH_MAX // most)))
+        most = max(1, min(wanted.messages, BATCH_MAX))
+        batches = max(1, min(wanted.batches, BATCH_MAX // most))
+        limits = (most, wanted.lease_ms, wanted.window_ms, wanted.at_once, batches)
         with edge():
             found = await self._take(args=[str(queue), trigger, node, batch, *limits])
         wait_ms, now_ms, sizes, *records = unpack_all(found)

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from faas.model.errors import FaasError, StoreUnavailable
-from faas.model.message import Ack, Again, Bury, Delivery, Drop, Outcome, QueueName, Release, Send
+from faas.model.message import Ack, Again, Bury, Delivery, Drop, Outcome, QueueName, Release, Send, Wanted
 from faas.ports.events import MessageQueue, Work
 from faas.triggers.outage import Outage, pause_s
 from faas.triggers.settling import Settling
@@ -179,16 +179,8 @@ class Consumer:
         source = self.source
         lease_ms = await source.lease_ms()
         asked = min(self._several, source.at_once - len(self._running))
-        batch = await self._queue.take(
-            source.queue,
-            source.trigger,
-            self._node,
-            count=source.batch,
-            lease_ms=lease_ms,
-            window_ms=source.window_ms,
-            at_once=source.at_once,
-            batches=asked,
-        )
+        wanted = Wanted(source.batch, lease_ms, source.window_ms, source.at_once, asked)
+        batch = await self._queue.take(source.queue, source.trigger, self._node, wanted)
         self._outage.ends()
         self._failures = 0
         came = [some for some in (batch.deliveries, *batch.more) if some]

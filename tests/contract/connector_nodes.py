@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from faas.model.manifest import QueueSource, QueueTrigger
-from faas.model.message import Ack, Delivery, Outcome, QueueName
+from faas.model.message import Ack, Delivery, Outcome, QueueName, Wanted
 from faas.model.trigger import TriggerSpec
 from faas.packaging.document import Document
 from faas.packaging.manifest import parse
@@ -88,7 +88,7 @@ async def handle(
 
     async def more() -> bool:
         while True:
-            batch = await queues.take(QUEUE, "f.orders", "n1", count=10, lease_ms=60_000, window_ms=0, at_once=100)
+            batch = await queues.take(QUEUE, "f.orders", "n1", Wanted(10, 60_000, at_once=100))
             if not batch.deliveries:
                 return len(handled) >= expected
             await queues.settle(QUEUE, [outcome(each) for each in batch.deliveries])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from faas.model.message import Bury, Message, QueueName, Send
+from faas.model.message import Bury, Message, QueueName, Send, Wanted
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, ask
 
@@ -18,7 +18,7 @@ COUNT = 450  # more than one step of the store
 async def dead_letters(queues: RedisQueues, count: int) -> list[str]:
     ids = [f"{number:032x}" for number in range(count)]
     await queues.send([Send(QUEUE, Message(each, b"{}")) for each in ids])
-    batch = await queues.take(QUEUE, "t", "n", count=count, lease_ms=60_000, window_ms=0, at_once=1)
+    batch = await queues.take(QUEUE, "t", "n", Wanted(count, 60_000))
     await queues.settle(QUEUE, [Bury(each.receipt, "no") for each in batch.deliveries])
     return ids
 
@@ -47,7 +47,7 @@ async def test_each_comes_later_than_the_one_before_over_all_steps(client: Clien
     state = await queues.state(QUEUE)
     assert state is not None
     assert (state.ready, state.delayed, state.dead) == (0, COUNT, 0)
-    nothing = await queues.take(QUEUE, "t", "n", count=10, lease_ms=60_000, window_ms=0, at_once=1)
+    nothing = await queues.take(QUEUE, "t", "n", Wanted(10, 60_000))
     assert not nothing.deliveries
     assert nothing.wait_ms is not None
 

@@ -22,6 +22,7 @@ from faas.model.message import (
     QueueState,
     Release,
     Send,
+    Wanted,
 )
 from faas.ports.events import MessageQueue
 from faas.stores.queues import ANY, RedisQueues
@@ -44,9 +45,9 @@ def send(number: int, queue: QueueName = ORDERS, **fields: Any) -> Send:
 
 
 async def take(queues: MessageQueue, count: int = 10, queue: QueueName = ORDERS, **changes: Any) -> Batch:
-    limits: dict[str, Any] = {"lease_ms": LONG_MS, "window_ms": 0, "at_once": 10}
     trigger = changes.pop("trigger", "default/worker.orders")
-    return await queues.take(queue, trigger, "node-1", count=count, **limits | changes)
+    wanted = Wanted(count, LONG_MS, at_once=10)._replace(**changes)
+    return await queues.take(queue, trigger, "node-1", wanted)
 
 
 async def take_when_due(queues: MessageQueue, **changes: Any) -> Batch:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from faas.model.message import Ack, Again, Batch, Bury, Drop, Message, Outcome, QueueName, Release, Send
+from faas.model.message import Ack, Again, Batch, Bury, Drop, Message, Outcome, QueueName, Release, Send, Wanted
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import connect
 
@@ -150,8 +150,8 @@ class History(RuleBasedStateMachine):
         trigger=st.sampled_from(TRIGGERS), count=st.integers(1, 4), at_once=st.integers(1, 4), batches=st.integers(1, 3)
     )
     def take(self, trigger: str, count: int, at_once: int, batches: int) -> None:
-        limits = {"count": count, "at_once": at_once, "batches": batches, "lease_ms": LONG_MS, "window_ms": 0}
-        batch: Batch = self.run(self.queues.take(Q, trigger, "node-1", **limits))
+        asked = Wanted(count, LONG_MS, at_once=at_once, batches=batches)
+        batch: Batch = self.run(self.queues.take(Q, trigger, "node-1", asked))
         taken = [some for some in (batch.deliveries, *batch.more) if some]
         wanted = self.model.take(trigger, count, at_once, batches)
         assert [[each.message.id for each in some] for some in taken] == wanted
@@ -242,8 +242,7 @@ class History(RuleBasedStateMachine):
         left = self.model.held
         ended = 0
         while self.last:
-            limits = {"count": 100, "at_once": 1000, "lease_ms": LONG_MS, "window_ms": 0}
-            batch = self.run(self.queues.take(Q, "t", "n", **limits))
+            batch = self.run(self.queues.take(Q, "t", "n", Wanted(100, LONG_MS, at_once=1000)))
             ended += len(batch.deliveries)
             assert self.run(self.queues.settle(Q, [Ack(each.receipt) for each in batch.deliveries])) == []
             if not batch.deliveries:

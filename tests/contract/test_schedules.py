@@ -17,7 +17,7 @@ from faas.model.errors import StoreUnavailable
 from faas.model.function import FunctionVersion
 from faas.model.invocation import Trigger
 from faas.model.manifest import CronTrigger, Manifest
-from faas.model.message import Ack, calls_of
+from faas.model.message import Ack, Wanted, calls_of
 from faas.stores.queues import RedisQueues
 from faas.stores.redis_client import Client, connect
 from faas.stores.registry import RedisRegistry
@@ -93,9 +93,7 @@ class Cluster:
         """The ticks whose calls wait, in the order they are handed out; they are taken."""
         found: list[str] = []
         while True:
-            batch = await self.queues.take(
-                CALLS, "calls", "n1", count=100, lease_ms=60_000, window_ms=0, at_once=1_000_000
-            )
+            batch = await self.queues.take(CALLS, "calls", "n1", Wanted(100, 60_000, at_once=1_000_000))
             if not batch.deliveries:
                 return found
             for delivery in batch.deliveries:

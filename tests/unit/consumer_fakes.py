@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from faas.model.errors import StoreUnavailable
-from faas.model.message import Batch, Delivery, Message, Outcome, QueueName, Send
+from faas.model.message import Batch, Delivery, Message, Outcome, QueueName, Send, Wanted
 from faas.ports.events import Done
 from tests.unit.queue_fakes import FakeQueues
 
@@ -42,23 +42,13 @@ class FilledQueues(FakeQueues):
         self.full: list[QueueName] = []  # what ``busy`` says
         self.rung: asyncio.Queue[QueueName | StoreUnavailable] = asyncio.Queue()
 
-    async def take(
-        self,
-        queue: QueueName,
-        trigger: str,
-        node: str,
-        *,
-        count: int,
-        lease_ms: int,
-        window_ms: int,
-        at_once: int,
-        batches: int = 1,
-    ) -> Batch:
+    async def take(self, queue: QueueName, trigger: str, node: str, wanted: Wanted) -> Batch:
         self.takes += 1
         self._check()
         await asyncio.sleep(0)
         if self.held_back is not None:
             await self.held_back.wait()
+        count, batches = wanted.messages, wanted.batches
         self.asked.append(batches)
         taken, self.ready = self.ready[: count * batches], self.ready[count * batches :]
         some, *more = [taken[at : at + count] for at in range(0, len(taken), count)] or [[]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from faas.model.errors import NotFound, StoreUnavailable
 from faas.model.manifest import QueueTrigger
-from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send
+from faas.model.message import Batch, DeadLetter, Delivery, Message, Outcome, QueueName, QueueState, Send, Wanted
 from faas.model.trigger import TriggerSpec
 
 NOW_MS = 1_700_000_000_123
@@ -102,18 +102,7 @@ class FakeQueues:
     async def delete(self, queue: QueueName) -> bool:
         return self.held.pop(queue, None) is not None
 
-    async def take(
-        self,
-        queue: QueueName,
-        trigger: str,
-        node: str,
-        *,
-        count: int,
-        lease_ms: int,
-        window_ms: int,
-        at_once: int,
-        batches: int = 1,
-    ) -> Batch:
+    async def take(self, queue: QueueName, trigger: str, node: str, wanted: Wanted) -> Batch:
         raise AssertionError("the gateway takes nothing")
 
     async def settle(self, queue: QueueName, outcomes: Sequence[Outcome], sends: Sequence[Send] = ()) -> list[str]:
